@@ -1,0 +1,1 @@
+"""Images, datasets and episodes; needs neither torch nor an engine."""

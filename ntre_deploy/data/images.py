@@ -1,0 +1,115 @@
+"""Image and mask files in, arrays out; everything hostile stops here.
+
+EXIF orientation is applied: an array always stands as a viewer shows the photo, and masks and results are in that
+orientation too.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.files import atomic_file
+
+# 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
+MAX_PIXELS = 100_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+def _open(path: Path, what: str) -> Image.Image:
+    if not path.is_file():
+        raise InputError(f"{what} {path} does not exist or is not a file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{what} {path} is too large: {error}; at most {MAX_PIXELS:,} pixels are read.") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP and TIFF are.") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{what} {path} declares {width} x {height} pixels; at most {MAX_PIXELS:,} are read.")
+    if width * height == 0:
+        raise InputError(f"{what} {path} has no pixels.")
+    return image
+
+
+def _decode(image: Image.Image, path: Path, what: str, mode: str | None) -> Image.Image:
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return upright if mode is None else upright.convert(mode)
+    # Pillow's decoders raise all of these on damaged files
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError) as error:
+        raise InputError(f"{what} {path} is damaged or cut off: {error}.") from error
+
+
+def read_image(path: str | Path) -> Pixels:
+    """Read a photo as RGB.
+
+    Returns:
+        uint8 [H, W, 3], EXIF orientation applied; transparency is dropped, grey is repeated.
+
+    Raises:
+        InputError: the file is missing, is no image, is damaged, or declares more than `MAX_PIXELS` pixels.
+    """
+    path = Path(path)
+    with _open(path, "Image") as image:
+        return np.asarray(_decode(image, path, "Image", "RGB"), dtype=np.uint8)
+
+
+def read_mask(path: str | Path) -> Pixels:
+    """Read a one-class mask: uint8 [H, W] with 1 for the target, 0 for the rest and 255 for ignored pixels.
+
+    A file that holds only 0 and 255 is a black-and-white mask, so its 255 is the target; where 1 occurs, 255 is
+    "ignore" as in the VOC convention.  Palette images give their indices.
+
+    Raises:
+        InputError: not a readable image, colours that are not grey, or values other than 0, 1 and 255.
+    """
+    path = Path(path)
+    with _open(path, "Mask") as image:
+        mode = None if image.mode in ("1", "L", "P", "I;16", "I") else "RGB"
+        values = np.asarray(_decode(image, path, "Mask", mode))
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise InputError(f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255.")
+        values = values[..., 0]
+    return normalise_mask(values, f"Mask {path}")
+
+
+def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
+    """Bring a mask array [H, W] of booleans, 0/1, 0/255 or 0/1/255 to uint8 with 0, 1 and 255 (ignore).
+
+    Raises:
+        InputError: `what` has another shape or other values.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or 0 in values.shape:
+        raise InputError(f"{what} has shape {list(values.shape)}; a mask is [H, W].")
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    found = np.unique(values)
+    if not np.isin(found, (0, 1, 255)).all():
+        odd = [v.item() for v in found if v not in (0, 1, 255)][:4]
+        raise InputError(f"{what} holds the values {odd}; only 0, 1 (target) and 255 are allowed.")
+    if 1 not in found:
+        return (values == 255).astype(np.uint8)
+    return values.astype(np.uint8)
+
+
+def write_png(path: str | Path, pixels: Pixels) -> None:
+    """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_file(Path(path)) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")

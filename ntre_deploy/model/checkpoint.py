@@ -1,0 +1,121 @@
+"""Checkpoints: safetensors with the model's config in the metadata, so that loading needs nothing else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.files import atomic_file
+from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.ntrenet import NTRENet
+
+FORMAT = "ntre-checkpoint"
+VERSION = 1
+# a counter that no computation of a frozen BatchNorm reads; torchvision's older files lack it too
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: the model in eval mode, and what is known of its origin (plain JSON values)."""
+
+    model: NTRENet
+    origin: dict[str, Any]
+
+
+def save_checkpoint(path: str | Path, model: NTRENet, origin: Mapping[str, Any]) -> None:
+    """Write `model` with its config; `origin` is JSON that tells where the weights come from.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": json.dumps(model.config.to_dict()),
+        "origin": json.dumps(dict(origin)),
+    }
+    with atomic_file(Path(path)) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            # safetensors wraps the operating system's error in a text
+            raise OSError(str(error)) from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint written by `save_checkpoint`.
+
+    Raises:
+        InputError: not a checkpoint of this project, or its tensors do not fit its config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"Checkpoint {path} does not exist or is not a file.")
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} holds weights but no NTRENet checkpoint; run `ntre import-weights {path} OUT` first.")
+    if metadata.get("version") != str(VERSION):
+        raise InputError(
+            f"Checkpoint {path} has format version {metadata.get('version')}; this version of ntre reads {VERSION}."
+        )
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        origin = json.loads(metadata.get("origin", "{}"))
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"Checkpoint {path} has no readable config in its metadata: {error}.") from error
+    model = NTRENet(config)
+    fill(model, tensors, f"Checkpoint {path}")
+    return Checkpoint(model.eval(), origin if isinstance(origin, dict) else {})
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        InputError: the file is not safetensors, or is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = " A .pth file goes through `ntre import-weights` first." if path.suffix in (".pth", ".pt") else ""
+        raise InputError(f"{path} is not a readable safetensors file: {error}.{hint}") from error
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy `tensors` into `module`, every one of both sides.
+
+    Raises:
+        InputError: names the tensors that are missing, extra or of another shape.
+    """
+    own = module.state_dict()
+    wanted = {k for k in own if not k.endswith(_COUNTER)}
+    given = {k for k in tensors if not k.endswith(_COUNTER)}
+    problems = []
+    if missing := sorted(wanted - given):
+        problems.append(f"missing {_some(missing)}")
+    if extra := sorted(given - wanted):
+        problems.append(f"extra {_some(extra)}")
+    for name in sorted(wanted & given):
+        if own[name].shape != tensors[name].shape:
+            expected, found = list(own[name].shape), list(tensors[name].shape)
+            problems.append(f"{name} has shape {found} where {expected} is expected")
+    if problems:
+        raise InputError(f"{what} does not fit the network: {'; '.join(problems[:4])}.")
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(tensors[name])
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

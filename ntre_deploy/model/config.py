@@ -1,0 +1,128 @@
+"""What an NTRENet model is made of: one dataclass, stored whole in every checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin
+
+from ntre_deploy.errors import InputError, did_you_mean, one_of
+
+Backbone = Literal["resnet50", "resnet101", "vgg16_bn", "squeezenet1_1"]
+Stem = Literal["deep", "torchvision"]
+BgInit = Literal["zeros", "normal"]
+F3x3Form = Literal["residual", "plain"]
+DoPrototype = Literal["mean", "masked_mean"]
+Elimination = Literal["per_bin", "once"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Options of one NTRENet; the defaults are the released code's, `paper()` gives the paper's.
+
+    Attributes:
+        backbone: feature extractor; its state-dict names are torchvision's.
+        stem: ResNets only: `deep` (three 3x3 convolutions, as released) or `torchvision` (one 7x7).
+        width: channels C of every head feature and prototype.
+        bg_channels: channels of the learned BG prototype P_BG (figure 6: 640; released: 256).
+        bg_init: start value of P_BG (paper: random, released: zeros).
+        f3x3: `residual` pair of 3x3 convolutions (released) or a `plain` one (eq. 1, 2, 6).
+        do_prototype: eq. 8's `masked_mean`, or the released `mean` of the masked feature over all pixels.
+        elimination: BGEM, matching and DOEM `per_bin` of the feature pyramid (released) or `once` (paper).
+        area_epsilon: added to the mask's area in masked average pooling, in pixels.
+        bins: side lengths of the feature pyramid, large to small.
+        bgem, doem: ablation switches for the two eliminating modules (table 3).
+        shots: number of supports that the model was trained with.
+        input_size: side of the square input in pixels, 8k + 1.
+    """
+
+    backbone: Backbone = "resnet50"
+    stem: Stem = "deep"
+    width: int = 256
+    bg_channels: int = 256
+    bg_init: BgInit = "zeros"
+    f3x3: F3x3Form = "residual"
+    do_prototype: DoPrototype = "mean"
+    elimination: Elimination = "per_bin"
+    area_epsilon: float = 0.0005
+    bins: tuple[int, ...] = (60, 30, 15, 8)
+    bgem: bool = True
+    doem: bool = True
+    shots: int = 1
+    input_size: int = 473
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if get_origin(field.type) is Literal:
+                one_of(str(getattr(self, field.name)), [str(v) for v in get_args(field.type)], field.name)
+        check_input_size(self.input_size)
+        for name in ("width", "bg_channels", "shots"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 on.")
+        if not self.bins or any(not isinstance(b, int) or b < 1 for b in self.bins):
+            raise InputError(f"bins is {list(self.bins)}; it must be one or more whole numbers from 1 on.")
+
+    @classmethod
+    def released(cls, **changes: Any) -> "ModelConfig":
+        """The form of the authors' released code."""
+        return cls(**changes)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "ModelConfig":
+        """The form of the CVPR 2022 paper (section 3, figure 6)."""
+        form: dict[str, Any] = {
+            "bg_channels": 640,
+            "bg_init": "normal",
+            "f3x3": "plain",
+            "do_prototype": "masked_mean",
+            "elimination": "once",
+            "area_epsilon": 1e-5,
+        }
+        return cls(**(form | changes))
+
+    @property
+    def uses_bg(self) -> bool:
+        """Whether BGMM is there: the DO mask (eq. 7) needs the BG map even without BGEM."""
+        return self.bgem or self.doem
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict of plain JSON values."""
+        return asdict(self) | {"bins": list(self.bins)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Inverse of `to_dict`.
+
+        Raises:
+            InputError: names the option that is unknown or whose value is of another type.
+        """
+        known = {field.name: field.type for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f"Model option '{name}' is unknown.{did_you_mean(name, known)}")
+            if not _fits(value, known[name]):
+                raise InputError(f"Model option '{name}' has the value {value!r}, which is of the wrong type.")
+        return cls(**{k: tuple(v) if k == "bins" else v for k, v in values.items()})
+
+
+def check_input_size(size: int) -> int:
+    """Return `size` when it is 8k + 1 and at least 33 pixels.
+
+    Raises:
+        InputError: names the nearest sizes that fit.
+    """
+    if size >= 33 and size % 8 == 1:
+        return size
+    below = max(33, (size - 1) // 8 * 8 + 1)
+    raise InputError(f"Input size {size} does not fit; it must be 8k + 1, for example {below} or {below + 8}.")
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == tuple[int, ...]:
+        return isinstance(value, (list, tuple)) and all(_fits(v, int) for v in value)
+    return isinstance(value, str)

@@ -1,0 +1,166 @@
+"""Foreign weights into NTRENet: released state dicts, backbones under torchvision's names, seeded random ones."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.model.backbones.resnet import Bottleneck
+from ntre_deploy.model.checkpoint import fill, read_safetensors
+from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.ntrenet import NTRENet
+
+# released name -> name here; {i} is the pyramid bin
+_HEAD = {
+    r"bg_prototype": "bgmm.prototype",
+    r"down_query\.(.+)": r"down_query.\1",
+    r"down_supp\.(.+)": r"down_support.\1",
+    r"down_bg\.(.+)": r"bgmm.merge.\1",
+    r"bg_res1\.(.+)": r"bgmm.f3x3.\1",
+    r"bg_cls\.(.+)": r"bgmm.classifier.\1",
+    r"init_merge1\.(\d+)\.(.+)": r"stages.\1.bgem.\2",
+    r"init_merge2\.(\d+)\.(.+)": r"stages.\1.matching.merge.\2",
+    r"inital_beta_conv\.(\d+)\.(.+)": r"stages.\1.matching.f3x3.\2",
+    r"inital_inner_cls\.(\d+)\.(.+)": r"stages.\1.initial.\2",
+    r"init_merge3\.(\d+)\.(.+)": r"stages.\1.doem.\2",
+    r"alpha_conv\.(.+)": r"fem.alpha.\1",
+    r"beta_conv\.(.+)": r"fem.beta.\1",
+    r"inner_cls\.(.+)": r"fem.inner.\1",
+    r"res1\.(.+)": r"head.merge.\1",
+    r"res2\.(.+)": r"head.f3x3.\1",
+    r"cls\.(.+)": r"head.classifier.\1",
+}
+_DEEP_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
+# first `features` index of the released VGG's layer0..4
+_VGG_STARTS = (0, 7, 14, 24, 34)
+# ImageNet classifiers, which segmentation has no use for
+_CLASSIFIERS = ("fc.", "classifier.")
+
+
+def released_name(name: str, *, vgg: bool) -> str:
+    """The name here of a tensor of the released state dict; an unknown name comes back as it is."""
+    for pattern, ours in _HEAD.items():
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, ours, name)
+    if match := re.fullmatch(r"layer(\d)\.(\d+)\.(.+)", name):
+        layer, index, rest = match.groups()
+        if vgg and int(layer) < len(_VGG_STARTS):
+            return f"backbone.features.{_VGG_STARTS[int(layer)] + int(index)}.{rest}"
+        if layer == "0":
+            return f"backbone.{_DEEP_STEM.get(index, index)}.{rest}"
+        return f"backbone.{name}"
+    return name
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or .pth file, without `state_dict` wrapper and `module.` prefix.
+
+    Raises:
+        InputError: not such a file; a pickle that is no state dict, or that would run code.
+    """
+    if not path.is_file():
+        raise InputError(f"Weights {path} do not exist or are not a file.")
+    if path.suffix == ".safetensors":
+        found: Any = read_safetensors(path)[0]
+    else:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path} holds more than tensors, and is not loaded because such a pickle can run code; "
+                "save its state dict alone."
+            ) from error
+        # torch raises whatever the broken archive or stream leads to
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path} is not a PyTorch weight file: {reason}") from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not found:
+        raise InputError(f"{path} is not a state dict; it holds {type(found).__name__}.")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(f"{path} is not a state dict; its entry {name!r} is {type(value).__name__}, not a tensor.")
+    return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def detect(names: Mapping[str, Tensor], what: str) -> dict[str, str]:
+    """Backbone and stem, as config options, from a state dict's names (released or torchvision).
+
+    Raises:
+        InputError: no known backbone.
+    """
+    if "features.3.squeeze.weight" in names:
+        return {"backbone": "squeezenet1_1"}
+    if "features.1.running_mean" in names or "layer0.0.bias" in names:
+        return {"backbone": "vgg16_bn"}
+    if "layer3.5.conv1.weight" in names:
+        backbone = "resnet101" if "layer3.22.conv1.weight" in names else "resnet50"
+        first = names.get("conv1.weight")
+        wide = first is not None and first.shape[-1] == 7
+        return {"backbone": backbone, "stem": "torchvision" if wide else "deep"}
+    shown = ", ".join(list(names)[:3])
+    raise InputError(
+        f"{what} fits no backbone (resnet50, resnet101, vgg16_bn, squeezenet1_1); its first tensors are {shown}."
+    )
+
+
+def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTRENet, dict[str, Any]]:
+    """NTRENet with foreign weights.
+
+    Args:
+        source: a released state dict, a backbone's weights (the head is then drawn from `seed`), or `random:SEED`.
+        config: options of the head; backbone and stem are taken from the weights (for `random:` from here).
+        seed: of the head's random weights.
+
+    Returns:
+        The model in eval mode and its origin (JSON values; `head` says `trained` or `untrained`).
+
+    Raises:
+        InputError: the file is no state dict, or a tensor is missing, extra or misshapen.
+    """
+    if source.startswith("random:"):
+        number = source.removeprefix("random:")
+        if not number.isdecimal():
+            raise InputError(f"'{source}' is not a random source; write random:SEED, for example random:0.")
+        return _untrained(config, int(number)), {"source": source, "head": "untrained", "backbone": "untrained"}
+    path = Path(source)
+    tensors = read_state_dict(path)
+    what = f"Weights {path}"
+    config = replace(config, **detect(tensors, what))
+    origin: dict[str, Any] = {"source": path.name, "backbone": "imported"}
+    if "bg_prototype" in tensors:
+        head = tensors.get("down_query.0.weight")
+        config = replace(
+            config,
+            width=config.width if head is None else head.shape[0],
+            bg_channels=tensors["bg_prototype"].numel(),
+            stem="deep",
+        )
+        model = NTRENet(config)
+        vgg = config.backbone == "vgg16_bn"
+        fill(model, {released_name(k, vgg=vgg): v for k, v in tensors.items()}, what)
+        return model.eval(), origin | {"head": "trained"}
+    model = _untrained(config, seed)
+    fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
+    return model, origin | {"head": "untrained", "seed": seed}
+
+
+def _untrained(config: ModelConfig, seed: int) -> NTRENet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NTRENet(config)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for module in model.modules():
+            if isinstance(module, Bottleneck):
+                # without trained statistics, thirty residual sums would grow past what 16 bits hold
+                nn.init.constant_(module.bn3.weight, 0.2)
+    return model.eval()
