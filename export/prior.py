@@ -1,0 +1,43 @@
+"""The prior (eq. 5) from stored, normalised keys: one matrix product for all classes and shots."""
+
+import torch
+from torch import Tensor
+
+from ntre_deploy.model.matching import PRIOR_EPSILON
+
+# far below any norm that a feature has; only keeps 0 / 0 away
+_TINY = 1e-12
+
+
+def normalise(vectors: Tensor, dim: int) -> Tensor:
+    """L2-normalise in float32: a squared norm over 2,048 channels passes 65,504 as soon as the norm passes 256."""
+    vectors = vectors.to(torch.float32)
+    norm = vectors.square().sum(dim, keepdim=True).sqrt()
+    return vectors / norm.clamp_min(_TINY)
+
+
+def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Prior masks of N classes.
+
+    A shot without keys (padding of a class with fewer shots) is left out of the mean.  Zero columns of a shot
+    never win its maximum, because features behind a ReLU have no negative similarity.
+
+    Args:
+        f4: layer-4 feature of the query, [B, D, h, w].
+        keys: float32 [N, K, D, M], columns of norm 1 or 0.
+        dtype: of the similarity product; the rest is float32, where 1e-7 is not zero.
+
+    Returns:
+        float32 [B, N, h, w] in [0, 1].
+    """
+    b, d, h, w = f4.shape
+    n, k, _, m = keys.shape
+    rows = normalise(f4, 1).flatten(2).transpose(1, 2).reshape(b * h * w, d).to(dtype)
+    columns = keys.permute(2, 0, 1, 3).reshape(d, n * k * m).to(dtype)
+    similarity = (rows @ columns).view(b, h * w, n * k, m)
+    best = similarity.amax(3).to(torch.float32)  # [B, hw, NK]
+    low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
+    scaled = ((best - low) / (high - low + PRIOR_EPSILON)).view(b, h * w, n, k)
+    present = (high > 0).to(torch.float32).view(b, 1, n, k).sum(3)  # shots that have keys
+    mean = scaled.sum(3) / present.clamp_min(1)
+    return mean.transpose(1, 2).reshape(b, n, h, w)

@@ -1,0 +1,79 @@
+"""PyTorch as an engine: the full training network per query, and the deploy graphs run eagerly.
+
+Both are baselines: the first is what the released code does for every query, the second is the same rewrite as the
+exported files, so that a reader can tell the split's share from the engine's.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ntre_deploy.export.graph import QueryGraph, SupportGraph
+from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image, prepare_mask
+
+Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class PreparedSupport(NamedTuple):
+    """K shots ready for the network: images [1, K, 3, H, W], masks [1, K, H, W]."""
+
+    images: Tensor
+    masks: Tensor
+
+
+class FullNetwork:
+    """The training graph on every query: K supports and the query through the whole network."""
+
+    def __init__(self, model: NTRENet, spec: InputSpec) -> None:
+        self.model = model.eval()
+        self.spec = spec
+
+    def prepare(self, shots: Sequence[tuple[Pixels, Pixels]]) -> PreparedSupport:
+        """Letterbox and normalise uint8 images [H, W, 3] and masks [H, W] (1 is the target)."""
+        images = np.stack([prepare_image(image, self.spec)[0] for image, _ in shots])
+        masks = np.stack([prepare_mask(mask, self.spec) for _, mask in shots])
+        return PreparedSupport(torch.from_numpy(images)[None], torch.from_numpy(masks)[None])
+
+    def run(self, pixels: Float, support: PreparedSupport) -> Float:
+        """Prepared query [3, H, W] -> logits [1, 2, h, w]."""
+        with torch.inference_mode():
+            logits: Float = self.model(torch.from_numpy(pixels)[None], *support).logits.numpy()
+        return logits
+
+    def logits(self, image: Pixels, support: PreparedSupport) -> tuple[Float, Letterbox]:
+        """uint8 image [H, W, 3] -> logits [1, 2, h, w] at feature resolution, and its geometry."""
+        pixels, box = prepare_image(image, self.spec)
+        return self.run(pixels, support), box
+
+
+class TorchEngine:
+    """The deploy graphs in PyTorch eager mode, behind the runtime's `Engine` interface."""
+
+    name = "torch"
+
+    def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
+        self.precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
+        self._support = SupportGraph(model, input_size, dtype).eval()
+        self._query = QueryGraph(model, input_size, dtype).eval()
+
+    def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
+        """See `Engine.support`."""
+        with torch.inference_mode():
+            prototype, keys = self._support(torch.from_numpy(image), torch.from_numpy(mask))
+        return prototype.numpy(), keys.numpy()
+
+    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+        """See `Engine.query`."""
+        with torch.inference_mode():
+            logits: Tensor = self._query(*(torch.from_numpy(x) for x in (image, prototypes, keys)))
+        return logits.numpy()
+
+    def clone(self) -> "TorchEngine":
+        """Modules in inference mode are safe to share."""
+        return self

@@ -1,0 +1,136 @@
+"""Verification at export time: the written files against the training graph, on random and on real inputs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.episodes import sample_episodes
+from ntre_deploy.errors import GateError
+from ntre_deploy.export.torch_engines import FullNetwork
+from ntre_deploy.runtime.image import label_map
+from ntre_deploy.runtime.segmenter import Segmenter
+
+Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class Tolerance(NamedTuple):
+    """What an exported graph may differ from the training graph.
+
+    The network feeds two argmax decisions back into its features, so one flipped pixel moves every logit a little:
+    logits are held loosely, and masks where the reference is decided, that is where its margin exceeds `logits`.
+    """
+
+    logits: float  # max |a - b| / max |b|
+    pixels: float  # share of decided pixels with equal labels
+
+
+TOLERANCES = {"fp32": Tolerance(1e-3, 1.0), "fp16": Tolerance(5e-2, 0.995)}
+
+
+class Case(NamedTuple):
+    """One episode with its arrays; `kind` is `random` or the name of the dataset."""
+
+    kind: str
+    query: Pixels
+    shots: list[tuple[Pixels, Pixels]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one case is off.
+
+    Attributes:
+        kind: `random` or the name of the dataset.
+        shots: number of supports.
+        logits: max |a - b| / max |b| over the logits at feature resolution.
+        pixels: share of equal labels at the image's own size.
+        decided_pixels: the same over pixels whose reference margin exceeds the logits' tolerance.
+    """
+
+    kind: str
+    shots: int
+    logits: float
+    pixels: float
+    decided_pixels: float
+
+
+def random_cases(seed: int, side: int = 200) -> list[Case]:
+    """Noise with random masks, 1 and 2 shots: nothing like what the network was trained on."""
+    rng = np.random.default_rng(seed)
+
+    def noise(height: int, width: int) -> Pixels:
+        return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    def blob(height: int, width: int) -> Pixels:
+        y, x = np.mgrid[0:height, 0:width]
+        cy, cx = rng.uniform(0.3, 0.7, 2) * (height, width)
+        radius = rng.uniform(0.2, 0.4) * min(height, width)
+        return ((y - cy) ** 2 + (x - cx) ** 2 < radius**2).astype(np.uint8)
+
+    cases = []
+    for shots in (1, 2):
+        supports = [(noise(side, side + 40), blob(side, side + 40)) for _ in range(shots)]
+        cases.append(Case("random", noise(side + 40, side), supports))
+    return cases
+
+
+def dataset_cases(dataset: Dataset, seed: int) -> list[Case]:
+    """Episodes of a dataset, 1 and 2 shots (only classes with three images or more)."""
+    cases = []
+    for shots in (1, 2):
+        classes = [c for c in dataset.class_names if len(dataset.images(c)) > shots]
+        for episode in sample_episodes(dataset, classes, shots, 1, seed + shots).episodes:
+            supports = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
+            cases.append(Case(dataset.name, dataset.image(episode.query), supports))
+    return cases
+
+
+def compare(segmenter: Segmenter, reference: FullNetwork, case: Case, tolerance: Tolerance) -> Difference:
+    """Run one case through an engine and through the training graph."""
+    wanted, box = reference.logits(case.query, reference.prepare(case.shots))
+    got, _ = segmenter.logits(case.query, segmenter.encode_support(case.shots, case.kind))
+    scale = max(float(np.abs(wanted).max()), 1e-6)
+    same = label_map(got, box) == label_map(wanted, box)
+    # how far a pixel is from a tie, at the image's own size: the label map of a shifted margin tells both sides
+    slack = np.zeros_like(wanted)
+    slack[:, 1] = 2 * tolerance.logits * scale
+    decided = label_map(wanted + slack, box) == label_map(wanted - slack, box)
+    return Difference(
+        kind=case.kind,
+        shots=len(case.shots),
+        logits=float(np.abs(got - wanted).max()) / scale,
+        pixels=float(same.mean()),
+        decided_pixels=float(same[decided].mean()) if decided.any() else 1.0,
+    )
+
+
+def verify(segmenter: Segmenter, reference: FullNetwork, cases: Sequence[Case]) -> dict[str, Any]:
+    """Compare all cases and judge them by the engine's precision.
+
+    Returns:
+        What the manifest keeps: engine, precision, tolerances and the difference of every case (JSON values).
+
+    Raises:
+        GateError: a case is off by more than the tolerance; names the figures.
+    """
+    precision = segmenter.engine.precision
+    tolerance = TOLERANCES.get(precision, TOLERANCES["fp16"])
+    differences = [compare(segmenter, reference, case, tolerance) for case in cases]
+    for d in differences:
+        if d.logits > tolerance.logits or d.decided_pixels < tolerance.pixels:
+            raise GateError(
+                f"The exported {precision} graph differs from PyTorch on {d.kind} input ({d.shots} shots): logits by "
+                f"{d.logits:.2g} (allowed {tolerance.logits:.2g}), {d.decided_pixels:.2%} of the decided pixels equal "
+                f"(demanded {tolerance.pixels:.2%}). No bundle was written; please report this with the checkpoint."
+            )
+    return {
+        "engine": segmenter.engine.name,
+        "precision": precision,
+        "tolerance": tolerance._asdict(),
+        "cases": [asdict(d) for d in differences],
+    }

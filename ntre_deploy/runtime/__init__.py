@@ -1,0 +1,1 @@
+"""The runtime: bundles, engines and the `Segmenter`; imports neither torch nor onnx."""

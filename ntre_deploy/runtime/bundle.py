@@ -1,0 +1,104 @@
+"""A bundle on disk: `NAME.ntre/` with a manifest, graphs, engines and a self-test; nothing in it is trusted."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, read_manifest
+
+SELF_TEST = "selftest.safetensors"
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """A small episode and what it must give.
+
+    Attributes:
+        image, support_image: uint8 RGB [H, W, 3].
+        support_mask, labels: uint8 [H, W] of 0 and 1.
+        logits: float32 [2, h, w] of the PyTorch network in fp32.
+    """
+
+    image: NDArray[np.uint8]
+    support_image: NDArray[np.uint8]
+    support_mask: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its files are there, listed and of the listed sizes; contents are hashed when read."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Bundle":
+        """Open a bundle.
+
+        Raises:
+            InputError: no bundle, a bad manifest, a file that is missing, not listed or of another size.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        listed = {entry.name: entry for entry in manifest.files}
+        found = {path.name for path in folder.iterdir()}
+        if unlisted := sorted(found - listed.keys() - {MANIFEST}):
+            raise InputError(f"Bundle {folder} holds {unlisted[0]}, which its manifest does not list; remove that file.")
+        for name, entry in listed.items():
+            path = folder / name
+            if not path.is_file() or path.is_symlink():
+                raise InputError(f"Bundle {folder} lacks its file {name}; copy it whole or export it again.")
+            if path.stat().st_size != entry.size:
+                raise InputError(
+                    f"{path} has {path.stat().st_size} bytes where the manifest says {entry.size}; "
+                    "copy the bundle whole or export it again."
+                )
+        return cls(folder, manifest)
+
+    def read(self, entry: FileEntry) -> bytes:
+        """The content of one file, checked against its SHA-256 before anything looks into it.
+
+        Raises:
+            InputError: the content has changed.
+        """
+        content = (self.folder / entry.name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise InputError(
+                f"{self.folder / entry.name} has been changed: its SHA-256 is not the manifest's; "
+                "copy the bundle again or export it again."
+            )
+        return content
+
+    def entry(self, role: str, engine: str = "", precision: str = "") -> FileEntry | None:
+        """The file of that role, engine and (found) precision; None where there is none."""
+        for entry in self.manifest.files:
+            if (entry.role, entry.engine, entry.precision_found) == (role, engine, precision):
+                return entry
+        return None
+
+    def precisions(self, engine: str) -> list[str]:
+        """Precisions in which both graphs of an engine are there, in the manifest's order."""
+        queries = [e.precision_found for e in self.manifest.files if (e.role, e.engine) == ("query", engine)]
+        return [p for p in queries if self.entry("support", engine, p) is not None]
+
+    def self_test(self) -> SelfTest:
+        """Read the self-test.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        entry = self.entry("self-test")
+        if entry is None:
+            raise InputError(f"Bundle {self.folder} has no self-test; export it again.")
+        try:
+            return SelfTest(**load_tensors(self.read(entry)))
+        except (SafetensorError, TypeError) as error:
+            raise InputError(f"The self-test of {self.folder} is damaged: {error}; export the bundle again.") from error

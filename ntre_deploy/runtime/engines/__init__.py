@@ -1,0 +1,110 @@
+"""Engines run a bundle's graphs; one file each, all behind the two calls of `Engine`.
+
+To add one: write its file, add it to `_ENGINES`, best first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import EngineError, InputError, one_of
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines import onnx
+
+Float = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Something that computes the two deploy graphs."""
+
+    name: str
+    precision: str
+
+    def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
+        """Image [B, 3, H, W], mask [B, 1, H, W] -> prototypes [B, C], keys [B, D, h*w] (zero outside the mask)."""
+        ...
+
+    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+        """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M] -> logits [B, N, 2, h, w]."""
+        ...
+
+    def clone(self) -> "Engine":
+        """An engine for another thread that shares this one's weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine that was opened, and why it and not a better one."""
+
+    engine: Engine
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Kind:
+    files: str  # engine name of its files in the manifest
+    precisions: tuple[str, ...]  # best first, for `auto`
+    unavailable: Callable[[], str | None]  # why it cannot run here; None when it can
+    open: Callable[[Bundle, str, int | None], Engine]
+
+
+_ENGINES: dict[str, _Kind] = {
+    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx.cuda_unavailable, onnx.open_cuda),
+    # fp16 runs on the CPU too, but only through casts to fp32
+    "onnx-cpu": _Kind("onnx", ("fp32", "fp16"), onnx.cpu_unavailable, onnx.open_cpu),
+}
+ENGINE_NAMES = tuple(_ENGINES)
+_ALIASES = {"onnx": ("onnx-cuda", "onnx-cpu")}
+
+
+def available_engines() -> dict[str, str | None]:
+    """Every engine by name, with the reason why this machine cannot run it, or None when it can."""
+    return {name: kind.unavailable() for name, kind in _ENGINES.items()}
+
+
+def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None, threads: int | None = None) -> Choice:
+    """Open an engine of a bundle.
+
+    Args:
+        name: `auto` or `onnx` take the best that runs; any other name gets exactly that engine or an error.
+        precision: such as `fp32`; None takes the engine's best in the bundle.
+        threads: CPU threads; None leaves it to the engine.
+
+    Raises:
+        InputError: an unknown name or a precision that the bundle does not hold.
+        EngineError: no engine can run, or the one asked for cannot.
+    """
+    one_of(name, ["auto", *_ALIASES, *_ENGINES], "Engine")
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads were asked for; at least 1 is needed.")
+    candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
+    passed: list[str] = []
+    for candidate in candidates:
+        kind = _ENGINES[candidate]
+        held = bundle.precisions(kind.files)
+        if not held:
+            passed.append(f"{candidate}: the bundle holds no {kind.files} files")
+            continue
+        if precision is not None and precision not in held:
+            raise InputError(f"{bundle.folder} holds {', '.join(held)} for {candidate}, not {precision}.")
+        if reason := kind.unavailable():
+            passed.append(f"{candidate}: {reason}")
+            continue
+        chosen = precision or next((p for p in kind.precisions if p in held), held[0])
+        try:
+            engine = kind.open(bundle, chosen, threads)
+        except EngineError as error:
+            if len(candidates) == 1:
+                raise
+            passed.append(f"{candidate}: {error}")
+            continue
+        because = f"; passed over {'; '.join(passed)}" if passed else ""
+        return Choice(engine, f"{candidate} {chosen}{because}")
+    raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
+
+
+__all__ = ["ENGINE_NAMES", "Choice", "Engine", "available_engines", "open_engine"]

@@ -1,0 +1,117 @@
+"""ONNX Runtime on the CPU or on CUDA, with proof of where it runs."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.onnxfile import check_self_contained
+
+Float = NDArray[np.float32]
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def cpu_unavailable() -> str | None:
+    """Why ONNX Runtime cannot run here, or None."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed (pip install 'ntre_deploy[cpu]')"
+    return None
+
+
+def cuda_unavailable() -> str | None:
+    """Why ONNX Runtime's CUDA provider cannot run here, or None; a session may still refuse it."""
+    if reason := cpu_unavailable():
+        return reason.replace("[cpu]", "[gpu]")
+    import onnxruntime
+
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime has no CUDA provider (pip install 'ntre_deploy[gpu]' instead of [cpu])"
+    return None
+
+
+def open_cpu(bundle: Bundle, precision: str, threads: int | None) -> "OnnxEngine":
+    """The bundle's graphs on the CPU."""
+    return _open(bundle, "onnx-cpu", precision, _CPU, threads)
+
+
+def open_cuda(bundle: Bundle, precision: str, threads: int | None) -> "OnnxEngine":
+    """The bundle's graphs on the first GPU.
+
+    Raises:
+        EngineError: ONNX Runtime fell back to another provider.
+    """
+    return _open(bundle, "onnx-cuda", precision, _CUDA, threads)
+
+
+def _open(bundle: Bundle, name: str, precision: str, provider: str, threads: int | None) -> "OnnxEngine":
+    contents = {}
+    for role in ("support", "query"):
+        entry = bundle.entry(role, "onnx", precision)
+        if entry is None:
+            raise InputError(f"{bundle.folder} has no {role} graph in {precision}; export it again.")
+        contents[role] = bundle.read(entry)
+        check_self_contained(contents[role], entry.name)
+    return OnnxEngine(name, precision, contents["support"], contents["query"], provider, threads)
+
+
+class OnnxEngine:
+    """Two sessions over ONNX files given as bytes; `run` of a session may be called from several threads."""
+
+    def __init__(
+        self, name: str, precision: str, support: bytes, query: bytes, provider: str = _CPU, threads: int | None = None
+    ) -> None:
+        self.name = name
+        self.precision = precision
+        self._support = _session(support, provider, threads)
+        self._query = _session(query, provider, threads)
+
+    def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
+        """See `Engine.support`."""
+        prototype, keys = _run(self._support, {"image": image, "mask": mask})
+        return prototype, keys
+
+    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+        """See `Engine.query`."""
+        (logits,) = _run(self._query, {"image": image, "prototypes": prototypes, "keys": keys})
+        return logits
+
+    def clone(self) -> "OnnxEngine":
+        """ONNX Runtime's sessions are safe to share."""
+        return self
+
+
+def _session(content: bytes, provider: str, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=[provider])
+    # the binding raises its own exception classes, which have no public base
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load the graph: {_first_line(error)}") from error
+    used = session.get_providers()
+    if used[0] != provider:
+        raise EngineError(
+            f"{provider} was asked for and ONNX Runtime took {used[0]}; `ntre doctor` tells what is missing."
+        )
+    return session
+
+
+def _run(session: Any, inputs: dict[str, Float]) -> list[Float]:
+    try:
+        outputs: list[Float] = session.run(None, inputs)
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime failed while it ran: {_first_line(error)}") from error
+    return outputs
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

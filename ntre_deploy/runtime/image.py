@@ -1,0 +1,168 @@
+"""Pre- and post-processing, once for training, export, runtime and bench: letterbox, normalisation, label map.
+
+The `exact` protocol: the image is scaled to fit the square input with its aspect ratio kept, put at the top left, and
+the rest is filled with the mean colour.  The way back is composed of the same two maps, so no rounding to a stride is
+left in between.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import InputError
+
+Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+# of the ImageNet weights, in units of 0..255 RGB
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# the largest side that OpenCV's resize can address
+MAX_SIDE = 32_767
+# label 0 is background, and labels are uint8
+MAX_CLASSES = 255
+# below this factor, bilinear sampling skips pixels and aliases
+_AREA_BELOW = 0.5
+# rows of a label map that are made at once, so that a huge photo needs no huge float maps
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the network takes: RGB, (pixel - mean) / std with pixels in 0..255, a square of `size` pixels."""
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image of `height` x `width` pixels lies in the square input of `size` pixels (top left)."""
+
+    size: int
+    height: int
+    width: int
+    inner_height: int
+    inner_width: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, size: int) -> "Letterbox":
+        """The largest fit with the aspect ratio kept; a side never falls below one pixel."""
+        longer = max(height, width)
+        return cls(size, height, width, max(1, round(height * size / longer)), max(1, round(width * size / longer)))
+
+
+def check_image(image: object, what: str = "The image") -> Pixels:
+    """Return `image` when it is uint8 RGB [H, W, 3] of a size that can be processed.
+
+    Raises:
+        InputError: names the type, dtype or shape that was given.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"{what} is {given}; a uint8 RGB array [H, W, 3] is expected.")
+    if min(image.shape) == 0 or max(image.shape) > MAX_SIDE:
+        raise InputError(f"{what} has {image.shape[1]} x {image.shape[0]} pixels; a side is 1 to {MAX_SIDE}.")
+    return image
+
+
+def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
+    """Letterbox and normalise one image.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+
+    Returns:
+        float32 [3, size, size], zero (the mean colour) outside the image, and the geometry for the way back.
+
+    Raises:
+        InputError: the array is no uint8 RGB image.
+    """
+    image = check_image(image)
+    box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
+    shrink = spec.size / max(box.height, box.width)
+    method = cv2.INTER_AREA if shrink < _AREA_BELOW else cv2.INTER_LINEAR
+    small = cv2.resize(image, (box.inner_width, box.inner_height), interpolation=method)
+    out = np.zeros((3, spec.size, spec.size), np.float32)
+    inner = out[:, : box.inner_height, : box.inner_width]
+    for channel in range(3):
+        np.subtract(small[..., channel], np.float32(spec.mean[channel]), out=inner[channel])
+        inner[channel] *= np.float32(1 / spec.std[channel])
+    return out, box
+
+
+def prepare_mask(mask: Pixels, spec: InputSpec) -> Float:
+    """Letterbox a support mask: uint8 [H, W], 1 is the target, anything else is not -> float32 [size, size] of 0, 1."""
+    box = Letterbox.fit(mask.shape[0], mask.shape[1], spec.size)
+    target = (mask == 1).astype(np.uint8)
+    small = cv2.resize(target, (box.inner_width, box.inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
+    out = np.zeros((spec.size, spec.size), np.float32)
+    out[: box.inner_height, : box.inner_width] = small
+    return out
+
+
+@lru_cache(maxsize=64)
+def linear_map(n_out: int, n_in: int) -> Float:
+    """Bilinear resize with aligned corners along one axis, as a matrix [n_out, n_in]."""
+    positions = np.linspace(0, n_in - 1, n_out) if n_out > 1 else np.zeros(1)
+    return _taps(positions, n_in)
+
+
+@lru_cache(maxsize=64)
+def back_map(length: int, inner: int, size: int, features: int) -> Float:
+    """One axis of the way back as a matrix [length, features].
+
+    Features are resized to the input's `size` with aligned corners, the first `inner` pixels of that to the
+    original `length` with pixel centres aligned: the composition of the two is one matrix.
+    """
+    positions = (np.arange(length) + 0.5) * (inner / length) - 0.5
+    to_original = _taps(np.clip(positions, 0, inner - 1), inner)
+    return np.ascontiguousarray(to_original @ linear_map(size, features)[:inner])
+
+
+def _taps(positions: NDArray[np.float64], n_in: int) -> Float:
+    low = np.clip(np.floor(positions).astype(np.int64), 0, max(n_in - 2, 0))
+    high = np.minimum(low + 1, n_in - 1)
+    share = (positions - low).astype(np.float32)
+    matrix = np.zeros((len(positions), n_in), np.float32)
+    rows = np.arange(len(positions))
+    matrix[rows, low] += 1 - share
+    matrix[rows, high] += share
+    return matrix
+
+
+def label_map(logits: Float, box: Letterbox) -> Pixels:
+    """Logits at feature resolution to labels at the image's own size, in one pass.
+
+    Args:
+        logits: [N, 2, h, w]; channel 1 is the class, channel 0 the rest.
+
+    Returns:
+        uint8 [H, W]: 0 background, n the class of the n-th pair of logits (the largest margin wins).
+
+    Raises:
+        InputError: more classes than labels.
+    """
+    classes, _, h, w = logits.shape
+    if not 1 <= classes <= MAX_CLASSES:
+        raise InputError(f"{classes} classes were given; a label map holds 1 to {MAX_CLASSES}.")
+    margin = logits[:, 1] - logits[:, 0]  # the maps are linear, so the difference may go through them alone
+    rows = back_map(box.height, box.inner_height, box.size, h)
+    columns = back_map(box.width, box.inner_width, box.size, w)
+    across = np.matmul(margin, columns.T)  # [N, h, W]
+    labels = np.zeros((box.height, box.width), np.uint8)
+    for start in range(0, box.height, _ROWS):
+        part = slice(start, start + _ROWS)
+        if classes == 1:
+            np.greater(rows[part] @ across[0], 0, out=labels[part].view(np.bool_))
+            continue
+        best = np.zeros(labels[part].shape, np.float32)
+        for index in range(classes):
+            values = rows[part] @ across[index]
+            labels[part][values > best] = index + 1
+            np.maximum(best, values, out=best)
+    return labels

@@ -1,0 +1,67 @@
+"""Pictures for people: masks over photos, side by side."""
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def palette(classes: int) -> Pixels:
+    """uint8 [classes + 1, 3] RGB; label 0 is black, the others are spread over the hues by the golden ratio."""
+    colours = [(0, 0, 0)]
+    for index in range(classes):
+        hue = (0.02 + index * 0.618033988749895) % 1.0
+        r, g, b = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
+        colours.append((round(255 * r), round(255 * g), round(255 * b)))
+    return np.asarray(colours, np.uint8)
+
+
+def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
+    """Tint each labelled region and draw its outline.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        labels: uint8 [H, W], 0 is background.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+    """
+    top = int(labels.max(initial=0))
+    colours = palette(max(top, 1))
+    out = image.copy()
+    inside = labels > 0
+    tint = colours[labels][inside].astype(np.float32)
+    out[inside] = (image[inside] * (1 - opacity) + tint * opacity).astype(np.uint8)
+    thickness = max(1, round(max(image.shape[:2]) / 320))
+    for label in range(1, top + 1):
+        region = (labels == label).astype(np.uint8)
+        outlines, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        colour = tuple(int(v) for v in colours[label])
+        cv2.drawContours(out, outlines, -1, (255, 255, 255), thickness + 1, cv2.LINE_AA)
+        cv2.drawContours(out, outlines, -1, colour, thickness, cv2.LINE_AA)
+    return out
+
+
+def contact_sheet(rows: Sequence[Sequence[Pixels]], titles: Sequence[str], cell: tuple[int, int] = (240, 180)) -> Pixels:
+    """A titled grid of pictures, each fitted into a cell of (width, height) pixels; uint8 RGB."""
+    width, height = cell
+    gap, header = 8, 28
+    sheet = np.full(
+        (header + len(rows) * (height + gap) + gap, len(titles) * (width + gap) + gap, 3), 250, dtype=np.uint8
+    )
+    for column, title in enumerate(titles):
+        at = (gap + column * (width + gap), header - 8)
+        cv2.putText(sheet, title, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            scale = min(width / picture.shape[1], height / picture.shape[0])
+            fitted = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+            small = cv2.resize(picture, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            y = header + r * (height + gap) + (height - fitted[1]) // 2
+            x = gap + c * (width + gap) + (width - fitted[0]) // 2
+            sheet[y : y + fitted[1], x : x + fitted[0]] = small
+    return sheet

@@ -1,0 +1,169 @@
+"""`Segmenter`: annotated images in, masks of every further image out; NumPy only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.data.images import normalise_mask
+from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines import Engine, open_engine
+from ntre_deploy.runtime.image import InputSpec, Letterbox, check_image, label_map, prepare_image, prepare_mask
+from ntre_deploy.runtime.support import SupportMemory, compact_keys, stack_memories
+
+Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+# share of equal self-test pixels below which an engine is not trusted
+_SELF_TEST_AGREEMENT = {"fp32": 0.999}
+_SELF_TEST_AGREEMENT_16 = 0.98
+
+
+class Segmenter:
+    """Few-shot segmentation with one engine of a bundle; one per thread, `clone()` shares the engine."""
+
+    def __init__(self, engine: Engine, spec: InputSpec, model_id: str, reason: str = "") -> None:
+        self.engine = engine
+        self.spec = spec
+        self.model_id = model_id
+        self.reason = reason or f"{engine.name} {engine.precision}"
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        engine: str = "auto",
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        self_test: bool = True,
+    ) -> "Segmenter":
+        """Open a bundle with an engine.
+
+        Args:
+            bundle: folder written by `ntre export`.
+            engine: `auto` (the best that runs here; `reason` says which and why), `onnx`, `onnx-cuda` or `onnx-cpu`.
+            precision: such as `fp32` or `fp16`; None takes the engine's best.
+            threads: CPU threads; None leaves it to the engine.
+            self_test: run the bundle's self-test first (one support encoding and one query).
+
+        Raises:
+            InputError: no bundle, or a file of it was changed.
+            EngineError: the engine cannot run here, or fails the self-test.
+        """
+        opened = Bundle.open(bundle)
+        choice = open_engine(opened, engine, precision, threads)
+        segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model.id, choice.reason)
+        if self_test:
+            segmenter._check(opened)
+        return segmenter
+
+    def clone(self) -> "Segmenter":
+        """A segmenter for another thread, on the same engine."""
+        return Segmenter(self.engine.clone(), self.spec, self.model_id, self.reason)
+
+    def encode_support(self, shots: Sequence[tuple[Pixels, NDArray[np.generic]]], name: str = "support") -> SupportMemory:
+        """Encode one class from its annotated images.
+
+        Args:
+            shots: pairs of a uint8 RGB image [H, W, 3] and its mask [H, W] (booleans, 0/1, 0/255, or 0/1 with 255 as
+                "ignore").
+            name: of the class, for messages and files.
+
+        Raises:
+            InputError: no shots, a mask of another size than its image, an empty mask, or one so small that nothing is
+                left of it at the network's resolution.
+            EngineError: the engine failed.
+        """
+        if not shots:
+            raise InputError(f"No support was given for '{name}'; one image and mask at least.")
+        prototypes, keys = [], []
+        for number, (image, mask) in enumerate(shots, 1):
+            what = f"Support {number} of '{name}'"
+            image = check_image(image, f"{what}: the image")
+            mask = normalise_mask(mask, f"{what}: the mask")
+            if mask.shape != image.shape[:2]:
+                raise InputError(
+                    f"{what}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
+                    f"{image.shape[1]} x {image.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
+                )
+            if not (mask == 1).any():
+                raise InputError(f"{what}: the mask is empty; mark the target with 1 or 255.")
+            pixels, _ = prepare_image(image, self.spec)
+            prototype, found = self.engine.support(pixels[None], prepare_mask(mask, self.spec)[None, None])
+            compact = compact_keys(found[0])
+            if compact.shape[1] == 0:
+                raise InputError(
+                    f"{what}: the target is too small to be seen at the network's {self.spec.size} pixels; "
+                    "crop the image around it."
+                )
+            prototypes.append(prototype[0])
+            keys.append(compact)
+        mean = np.mean(prototypes, axis=0, dtype=np.float32)
+        if not (np.isfinite(mean).all() and all(np.isfinite(k).all() for k in keys)):
+            raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity for '{name}'.")
+        return SupportMemory(name, mean, tuple(keys), self.model_id)
+
+    def segment(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
+        """Segment one image.
+
+        Args:
+            image: uint8 RGB [H, W, 3].
+            memory: one class, or N of them: the image is encoded once for all.
+
+        Returns:
+            uint8 [H, W] at the image's own size: 0 background, n the n-th class.
+
+        Raises:
+            InputError: no image, no memory, or a memory of another model.
+            EngineError: the engine failed or gave NaN.
+        """
+        logits, box = self.logits(image, memory)
+        return label_map(logits, box)
+
+    def logits(
+        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]
+    ) -> tuple[Float, Letterbox]:
+        """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
+        pixels, box = prepare_image(image, self.spec)
+        prototypes, keys = self.stack(memory)
+        logits = self.engine.query(pixels[None], prototypes, keys)[0]
+        if not np.isfinite(logits).all():
+            raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity; run `ntre bench`.")
+        return logits, box
+
+    def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
+        """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them.
+
+        Raises:
+            InputError: none, or one of another model.
+        """
+        memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+        if not memories:
+            raise InputError("No support memory was given; make one with `encode_support`.")
+        for item in memories:
+            if item.model != self.model_id:
+                raise InputError(
+                    f"The support memory '{item.name}' was made by another model or input size; encode it again."
+                )
+        return stack_memories(memories)
+
+    def _check(self, bundle: Bundle) -> None:
+        test = bundle.self_test()
+        memory = self.encode_support([(test.support_image, test.support_mask)], "self-test")
+        labels = self.segment(test.image, memory)
+        if labels.shape != test.labels.shape:
+            raise InputError(f"The self-test of {bundle.folder} does not fit its image; export the bundle again.")
+        agreement = float((labels == test.labels).mean())
+        wanted = _SELF_TEST_AGREEMENT.get(self.engine.precision, _SELF_TEST_AGREEMENT_16)
+        if agreement < wanted:
+            raise EngineError(
+                f"{self.engine.name} {self.engine.precision} fails the bundle's self-test: {agreement:.2%} of the "
+                f"pixels are right, {wanted:.1%} are demanded; do not use it on this machine."
+            )

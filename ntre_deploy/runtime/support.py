@@ -1,0 +1,112 @@
+"""Support memories: what the network keeps of annotated images, so that queries never touch them again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.files import atomic_file
+
+Float = NDArray[np.float32]
+
+FORMAT = "ntre-support"
+VERSION = "1"
+# few distinct sizes of the key axis mean few shapes for an engine to plan for
+_KEY_SIZES = (64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True, eq=False)
+class SupportMemory:
+    """One class, from one or more annotated images.
+
+    Attributes:
+        name: of the class.
+        prototype: float32 [C], mean over the shots.
+        keys: for each shot float32 [D, M], L2-normalised columns, only positions inside the mask.
+        model: id of the model that made it; another model's queries cannot use it.
+    """
+
+    name: str
+    prototype: Float
+    keys: tuple[Float, ...]
+    model: str
+
+    @property
+    def shots(self) -> int:
+        """Number of annotated images."""
+        return len(self.keys)
+
+    def save(self, path: str | Path) -> None:
+        """Write the memory as safetensors, whole or not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        tensors = {"prototype": self.prototype} | {f"keys.{i}": k for i, k in enumerate(self.keys)}
+        metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model}
+        with atomic_file(Path(path)) as temporary:
+            try:
+                save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
+            except SafetensorError as error:
+                # safetensors wraps the operating system's error in a text
+                raise OSError(str(error)) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SupportMemory":
+        """Read a memory written by `save`.
+
+        Raises:
+            InputError: not such a file, or its arrays are not those of a memory.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"Support memory {path} does not exist or is not a file.")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is not a readable support memory: {error}.") from error
+        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+            raise InputError(f"{path} is no support memory of version {VERSION}; make one with `encode_support`.")
+        prototype = tensors.pop("prototype", None)
+        keys = [tensors.get(f"keys.{i}") for i in range(len(tensors))]
+        arrays = [prototype, *keys]
+        if (
+            not keys
+            or any(a is None or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays)
+            or prototype is None
+            or prototype.ndim != 1
+            or any(k is None or k.ndim != 2 or k.shape[0] != keys[0].shape[0] or k.shape[1] == 0 for k in keys)
+        ):
+            raise InputError(f"{path} does not hold the arrays of a support memory; make it again.")
+        return cls(metadata.get("name", ""), prototype, tuple(keys), metadata.get("model", ""))
+
+
+def compact_keys(keys: Float) -> Float:
+    """Drop the zero columns of keys [D, h*w] -> [D, M].
+
+    Exact: features behind a ReLU make every similarity >= 0, so a zero column never wins the maximum.
+    """
+    return np.ascontiguousarray(keys[:, keys.any(axis=0)])
+
+
+def stack_memories(memories: Sequence[SupportMemory]) -> tuple[Float, Float]:
+    """Prototypes [N, C] and keys [N, K, D, M] of N classes, padded with zeros.
+
+    K is the largest number of shots; the query graph leaves shots without keys out of the mean.
+    """
+    shots = max(memory.shots for memory in memories)
+    depth = memories[0].keys[0].shape[0]
+    needed = max(keys.shape[1] for memory in memories for keys in memory.keys)
+    width = next((size for size in _KEY_SIZES if size >= needed), needed)
+    stacked = np.zeros((len(memories), shots, depth, width), np.float32)
+    for n, memory in enumerate(memories):
+        for k, keys in enumerate(memory.keys):
+            stacked[n, k, :, : keys.shape[1]] = keys
+    return np.stack([memory.prototype for memory in memories]), stacked

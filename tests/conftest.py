@@ -1,0 +1,47 @@
+"""Fixtures that several folders use: the data folder beside the checkout, a tiny model and its bundle."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real photos, weights and golden files; it is not part of the repository."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow SqueezeNet NTRENet at 65 pixels with seeded random weights."""
+    from ntre_deploy.model.checkpoint import save_checkpoint
+    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.weights import import_weights
+
+    config = ModelConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
+    model, origin = import_weights("random:3", config)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, model, origin)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's bundle in fp32 and fp16; tests must not change it."""
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "tiny.ntre"
+    export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("fp32", "fp16")))
+    return out
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may damage."""
+    return Path(shutil.copytree(exported, tmp_path / "tiny.ntre"))
