@@ -1,0 +1,109 @@
+"""What every dataset offers, the size rule, and the text that names a dataset on the command line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ntre_deploy.data.images import Pixels
+from ntre_deploy.errors import InputError, one_of
+
+# A class counts in an image from here on, as in the image lists of PASCAL-5i and COCO-20i (PFENet)
+MIN_TARGET_PIXELS = 2 * 32 * 32
+
+KINDS = ("procedural", "coco", "folder")
+FORMS = "procedural[:SEED], coco:ANNOTATIONS.json[:IMAGES_FOLDER] or folder:PATH"
+
+
+class Dataset(Protocol):
+    """Images with one mask per class; few-shot episodes are drawn from it.
+
+    Class ids are 0, 1, 2, ... without gaps.  Everything is deterministic: two objects made from the same
+    files or seed give the same lists and arrays.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name without machine-dependent parts; it is written into episode files."""
+        ...
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Class id -> name, in the order of the ids."""
+        ...
+
+    def images(self, class_id: int) -> Sequence[str]:
+        """Ids of the images that hold at least `MIN_TARGET_PIXELS` of the class, sorted.
+
+        Raises:
+            InputError: there is no such class, or a file behind it cannot be read.
+        """
+        ...
+
+    def image(self, image_id: str) -> Pixels:
+        """The photo as uint8 RGB [H, W, 3].
+
+        Raises:
+            InputError: there is no such image, or its file cannot be read.
+        """
+        ...
+
+    def mask(self, image_id: str, class_id: int) -> Pixels:
+        """uint8 [H, W] of the image's size: 1 on the class, 0 elsewhere, 255 where pixels are to be ignored.
+
+        Raises:
+            InputError: there is no such image or class, or a file cannot be read.
+        """
+        ...
+
+
+def check_class(name: str, class_names: Mapping[int, str], class_id: int) -> str:
+    """Return the name of a class of the dataset called `name`.
+
+    Raises:
+        InputError: the dataset has no such class.
+    """
+    if class_id not in class_names:
+        raise InputError(f"Dataset {name} has no class {class_id}; its classes are 0 to {len(class_names) - 1}.")
+    return class_names[class_id]
+
+
+def open_dataset(spec: str) -> Dataset:
+    """Open the dataset that `spec` names.
+
+    * `procedural` or `procedural:SEED`: rendered scenes, no files needed.
+    * `coco:ANNOTATIONS.json[:IMAGES_FOLDER]`: COCO annotations; the images folder defaults to `images` beside
+      the JSON file, else to the file's own folder.
+    * `folder:PATH`: `PATH/<class>/images/` and `PATH/<class>/masks/`.
+
+    Raises:
+        InputError: the kind is unknown, the rest does not fit it, or the files cannot be used.
+    """
+    kind, colon, rest = spec.partition(":")
+    # A bare path is what people type first, so it gets the exact text to type instead
+    if spec and kind not in KINDS and Path(spec).exists():
+        guess = "folder" if Path(spec).is_dir() else "coco"
+        raise InputError(f"Dataset '{spec}' names no kind; did you mean '{guess}:{spec}'? Use {FORMS}.")
+    one_of(kind, KINDS, f"Dataset '{spec}': kind" if colon else "Dataset")
+    if kind == "procedural":
+        from ntre_deploy.data.procedural import ProceduralDataset
+
+        return ProceduralDataset(_seed(spec, rest) if colon else 0)
+    if not rest:
+        raise InputError(f"Dataset '{spec}' names no path; use {FORMS}.")
+    if kind == "folder":
+        from ntre_deploy.data.folder import FolderDataset
+
+        return FolderDataset(Path(rest))
+    from ntre_deploy.data.coco import CocoDataset
+
+    # Split behind ".json" and not at the first colon: Windows paths hold one too
+    head, found, images = rest.rpartition(".json:")
+    if found and images:
+        return CocoDataset(Path(head + ".json"), Path(images))
+    return CocoDataset(Path(rest.removesuffix(":")))
+
+
+def _seed(spec: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**32):
+        raise InputError(f"Dataset '{spec}': the seed must be an integer from 0 to 4294967295, as in procedural:7.")
+    return int(text)

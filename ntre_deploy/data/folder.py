@@ -1,0 +1,149 @@
+"""A folder of the user's own pictures: `PATH/<class>/images/<stem>.*` with `PATH/<class>/masks/<stem>.*`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
+from ntre_deploy.data.images import Pixels, read_image, read_mask
+from ntre_deploy.errors import InputError, did_you_mean
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Lossy formats smear 0 and 1 into other values, so they are no masks
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class FolderDataset:
+    """One folder per class, each with a folder `images` and a folder `masks`; classes sorted by name.
+
+    An image id is `<class>/<stem>`, so the same photo may stand under several classes with a mask for each.
+
+    Raises:
+        InputError: the folder or a part of it is missing, a class has no images, a mask is missing, or two
+            files share a stem.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        folders = _class_folders(self._path)
+        self._class_names = MappingProxyType({i: folder.name for i, folder in enumerate(folders)})
+        self._files: dict[str, tuple[int, Path, Path]] = {}
+        for class_id, folder in enumerate(folders):
+            for stem, (image, mask) in _pairs(folder).items():
+                self._files[f"{folder.name}/{stem}"] = (class_id, image, mask)
+        self._images: dict[int, tuple[str, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """`folder:` and the last part of the path."""
+        return f"folder:{self._path.resolve().name}"
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Class id -> folder name."""
+        return self._class_names
+
+    def images(self, class_id: int) -> Sequence[str]:
+        """Ids of the class's images with at least `MIN_TARGET_PIXELS` of target; reads every mask once.
+
+        Raises:
+            InputError: there is no such class, a mask cannot be read, or its size is not that of its image.
+        """
+        check_class(self.name, self._class_names, class_id)
+        if class_id not in self._images:
+            ids = sorted(image_id for image_id, (owner, _, _) in self._files.items() if owner == class_id)
+            sizes = {image_id: np.count_nonzero(self.mask(image_id, class_id) == 1) for image_id in ids}
+            self._images[class_id] = tuple(i for i in ids if sizes[i] >= MIN_TARGET_PIXELS)
+        return self._images[class_id]
+
+    def image(self, image_id: str) -> Pixels:
+        """The photo as uint8 RGB [H, W, 3].
+
+        Raises:
+            InputError: there is no such image, or it cannot be read.
+        """
+        return read_image(self._entry(image_id)[1])
+
+    def mask(self, image_id: str, class_id: int) -> Pixels:
+        """uint8 [H, W] with 1 on the target, 0 elsewhere and 255 on ignored pixels.
+
+        Raises:
+            InputError: the image is unknown or belongs to another class (nothing says where this class is in
+                it), the mask cannot be read, or its size is not that of its image.
+        """
+        wanted = check_class(self.name, self._class_names, class_id)
+        owner, image_path, mask_path = self._entry(image_id)
+        if owner != class_id:
+            raise InputError(f"Image '{image_id}' of {self.name} has no mask for class '{wanted}'.")
+        mask = read_mask(mask_path)
+        size = _size(image_path)
+        if mask.shape != size:
+            raise InputError(
+                f"Mask {mask_path} is {mask.shape[1]} x {mask.shape[0]} pixels but its image "
+                f"{image_path.name} is {size[1]} x {size[0]}; both must have the same size."
+            )
+        return mask
+
+    def _entry(self, image_id: str) -> tuple[int, Path, Path]:
+        if image_id not in self._files:
+            raise InputError(f"{self.name} has no image '{image_id}'.{did_you_mean(image_id, self._files)}")
+        return self._files[image_id]
+
+
+def _class_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise InputError(f"Dataset folder {path} does not exist or is not a folder.")
+    try:
+        found = sorted(child for child in path.iterdir() if child.is_dir() and child.name[0] not in "._")
+    except OSError as error:
+        raise InputError(f"Dataset folder {path} cannot be listed: {error.strerror}.") from error
+    if {"images", "masks"} <= {child.name for child in found}:
+        raise InputError(f"{path} is the folder of one class; give the folder above it: folder:{path.parent}")
+    if not found:
+        raise InputError(f"Dataset folder {path} holds no class folders; expected {path}/<class>/images and masks.")
+    return found
+
+
+def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Stem -> image and mask of one class folder."""
+    images = _by_stem(folder, "images", IMAGE_SUFFIXES)
+    masks = _by_stem(folder, "masks", MASK_SUFFIXES)
+    if not images:
+        raise InputError(f"Class '{folder.name}' has no images in {folder / 'images'} ({', '.join(IMAGE_SUFFIXES)}).")
+    for stem, image in images.items():
+        if stem not in masks:
+            raise InputError(
+                f"Image {image} has no mask; expected {folder / 'masks' / stem} "
+                f"with one of {', '.join(MASK_SUFFIXES)}.{did_you_mean(stem, masks)}"
+            )
+    return {stem: (image, masks[stem]) for stem, image in images.items()}
+
+
+def _by_stem(folder: Path, kind: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    inner = folder / kind
+    if not inner.is_dir():
+        raise InputError(f"Class folder {folder} has no folder '{kind}'; expected <class>/images and <class>/masks.")
+    files: dict[str, Path] = {}
+    for path in sorted(inner.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise InputError(f"{path} and {files[path.stem].name} share the name '{path.stem}'; rename one of them.")
+        files[path.stem] = path
+    return files
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image as `read_image` will give it, from the header where that can be read."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        # The full reader has the right message for what is wrong with the file
+        pixels = read_image(path)
+        return pixels.shape[0], pixels.shape[1]
+    return (width, height) if turned else (height, width)

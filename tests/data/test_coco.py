@@ -1,0 +1,229 @@
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ntre_deploy.data.coco import CocoDataset
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS
+from ntre_deploy.errors import InputError
+
+pytest.importorskip("pycocotools")
+# pycocotools has not followed NumPy 2 yet
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+Write = Callable[[Any], Path]
+
+
+def test_classes_and_lists(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    dataset = CocoDataset(coco_file(coco_content))
+    assert dataset.name == "coco:instances"
+    assert dict(dataset.class_names) == {0: "dog", 1: "cat"}
+    # The dog of image 10 is too small
+    assert dataset.images(0) == ("2",)
+    assert dataset.images(1) == ("10",)
+    assert dataset.image("10").shape == (80, 100, 3)
+    assert dataset.image("2")[0, 0].tolist() == [9, 9, 9]
+
+
+def test_mask_puts_instances_over_crowds(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    mask = CocoDataset(coco_file(coco_content)).mask("10", 1)
+    assert mask.shape == (80, 100)
+    assert mask.dtype == np.uint8
+    assert mask[40, 40] == mask[40, 65] == 1
+    assert mask[40, 80] == mask[2, 65] == 255
+    assert mask[2, 2] == mask[40, 95] == 0
+    assert np.count_nonzero(mask == 1) == 60 * 60
+
+
+def test_mask_of_an_absent_class_is_empty(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    assert not CocoDataset(coco_file(coco_content)).mask("2", 1).any()
+
+
+def test_images_folder_can_be_elsewhere(coco_file: Write, coco_content: dict[str, Any], tmp_path: Path) -> None:
+    path = coco_file(coco_content)
+    (tmp_path / "images").rename(tmp_path / "photos")
+    assert CocoDataset(path, tmp_path / "photos").image("10").shape == (80, 100, 3)
+    # Without a folder `images`, the file's own folder counts
+    with pytest.raises(InputError, match=r"ten\.png does not exist"):
+        CocoDataset(path).image("10")
+    with pytest.raises(InputError, match="IMAGES_FOLDER"):
+        CocoDataset(path, tmp_path / "none")
+
+
+def test_size_rule_counts_the_mask(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    for pixels, found in ((MIN_TARGET_PIXELS - 1, ()), (MIN_TARGET_PIXELS, ("2",))):
+        counts = [5, pixels, 6300 - 5 - pixels]
+        coco_content["annotations"][3]["segmentation"] = {"size": [70, 90], "counts": counts}
+        assert CocoDataset(coco_file(coco_content)).images(0) == found
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1)))
+def test_compressed_and_plain_runs_give_the_mask(mask: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    from pycocotools import mask as api
+
+    from ntre_deploy.data._segmentation import encode
+
+    height, width = mask.shape
+    code = api.encode(np.asfortranarray(mask))
+    assert np.array_equal(
+        api.decode(encode({"size": [height, width], "counts": code["counts"].decode()}, *mask.shape)), mask
+    )
+    flat = mask.flatten(order="F")
+    edges = np.flatnonzero(np.diff(flat, prepend=0)).tolist()
+    plain = np.diff([0, *edges, flat.size]).tolist()
+    assert np.array_equal(api.decode(encode({"size": [height, width], "counts": plain}, *mask.shape)), mask)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], "list of polygons"),
+        (None, "list of polygons"),
+        ("x", "list of polygons"),
+        ([[1, 2, 3, 4]], "three points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "three points"),
+        ([1, 2, 3, 4, 5, 6], "three points"),
+        ([[0, 0, 9, 0, 9, float("nan")]], "finite"),
+        ([[0, 0, 9, 0, 9, "9"]], "finite"),
+        ([[0, 0, 1e9, 0, 9, 9]], "far outside"),
+        ([[0, 0, 10**400, 0, 9, 9]], "."),
+        ({"size": [70, 91], "counts": [6300]}, "size"),
+        ({"size": [70, 90], "counts": [6301]}, "runs of 6301 pixels"),
+        ({"size": [70, 90], "counts": [-1, 6301]}, "run lengths"),
+        ({"size": [70, 90], "counts": 5}, "run lengths"),
+        ({"size": [70, 90]}, "run lengths"),
+        ({"size": [70, 90], "counts": "~"}, "run-length string"),
+        ({"size": [70, 90], "counts": "o"}, "cut off"),
+        ({"size": [70, 90], "counts": "oooooooooooo0"}, "run-length string"),
+    ],
+)
+def test_bad_segmentations(coco_file: Write, coco_content: dict[str, Any], segmentation: Any, message: str) -> None:
+    coco_content["annotations"][3]["segmentation"] = segmentation
+    dataset = CocoDataset(coco_file(coco_content))
+    for use in (lambda: dataset.images(0), lambda: dataset.mask("2", 0)):
+        with pytest.raises(InputError, match=f"image 2 has a bad segmentation: .*{message}") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../ten.png", "/etc/passwd", "a/../../x.png", "..\\x.png", "C:\\x.png", "C:x.png", "", "a\nb.png", "a\0"]
+)
+def test_file_names_stay_in_the_folder(coco_file: Write, coco_content: dict[str, Any], name: str) -> None:
+    coco_content["images"][0]["file_name"] = name
+    with pytest.raises(InputError, match="leaves the images folder") as caught:
+        CocoDataset(coco_file(coco_content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("images",), None, "lists images are missing"),
+        (("categories",), [], "no categories"),
+        (("categories", 0), 5, r"categories\[0\] is not an object"),
+        (("categories", 1, "id"), 7, "category id 7 occurs twice"),
+        (("categories", 1, "name"), 1, "'name' of .* is a int, not str"),
+        (("images", 1, "id"), 10, "image id 10 occurs twice"),
+        (("images", 0, "width"), "100", "'width'"),
+        (("images", 0, "width"), 0, "0 x 80"),
+        (("images", 0, "width"), 10**9, "pixels are allowed"),
+        (("images", 0, "width"), True, "'width'"),
+        (("annotations", 0, "image_id"), 99, "image 99, which is not listed"),
+        (("annotations", 0, "category_id"), 99, "unknown category 99"),
+        (("annotations", 0, "category_id"), [], "'category_id'"),
+        (("annotations", 0, "iscrowd"), "0", "'iscrowd' of .* must be 0 or 1"),
+    ],
+)
+def test_wrong_content(
+    coco_file: Write, coco_content: dict[str, Any], where: tuple[Any, ...], value: Any, message: str
+) -> None:
+    content: Any = copy.deepcopy(coco_content)
+    inner = content
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    with pytest.raises(InputError, match=message):
+        CocoDataset(coco_file(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("images", "file_name"), ("annotations", "segmentation"), ("categories", "id")]
+)
+def test_missing_keys_are_named(coco_file: Write, coco_content: dict[str, Any], kind: str, key: str) -> None:
+    del coco_content[kind][1][key]
+    with pytest.raises(InputError, match=rf"{kind}\[1\] has no '{key}'"):
+        CocoDataset(coco_file(coco_content))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\udcff", '{"images": 1' + "0" * 5000 + "}"])
+def test_not_json(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(InputError, match=r"bad.json is not JSON") as caught:
+        CocoDataset(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"images": []}'])
+def test_not_coco(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(InputError, match="is not COCO"):
+        CocoDataset(tmp_path / "bad.json")
+
+
+def test_cut_off_json(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    text = json.dumps(coco_content)
+    with pytest.raises(InputError, match="not JSON"):
+        CocoDataset(coco_file(text[: len(text) // 2]))
+
+
+def test_image_of_another_size(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    coco_content["images"][1]["width"] = 91
+    with pytest.raises(InputError, match=r"is 90 x 70 pixels .* says 91 x 70"):
+        CocoDataset(coco_file(coco_content)).image("2")
+
+
+def test_unknown_names(coco_file: Write, coco_content: dict[str, Any], tmp_path: Path) -> None:
+    dataset = CocoDataset(coco_file(coco_content))
+    with pytest.raises(InputError, match=r"no image '11'.*mean '10'"):
+        dataset.image("11")
+    with pytest.raises(InputError, match="no class 2"):
+        dataset.mask("10", 2)
+    with pytest.raises(InputError, match="does not exist"):
+        CocoDataset(tmp_path / "none.json")
+
+
+def test_without_pycocotools(coco_file: Write, coco_content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(InputError, match=r"pip install 'ntre_deploy\[coco\]'"):
+        CocoDataset(coco_file(coco_content))
+
+
+@pytest.mark.shared
+def test_real_photos(shared: Path) -> None:
+    file = shared / "data" / "coco_mini" / "instances_val.json"
+    dataset = CocoDataset(file)
+    content = json.loads(file.read_bytes())
+    assert len(dataset.class_names) == 80
+    assert dataset.class_names[0] == "person"
+    listed = {c: dataset.images(c) for c in dataset.class_names}
+    assert sum(map(len, listed.values())) > 100
+    crowded = [a for a in content["annotations"] if a["iscrowd"]]
+    ranks = {c["id"]: k for k, c in enumerate(sorted(content["categories"], key=lambda c: c["id"]))}
+    assert crowded
+    for a in crowded[:5]:
+        assert 255 in dataset.mask(str(a["image_id"]), ranks[a["category_id"]])
+    for class_id, ids in listed.items():
+        for image_id in ids[:2]:
+            mask = dataset.mask(image_id, class_id)
+            assert dataset.image(image_id).shape[:2] == mask.shape
+            assert np.count_nonzero(mask == 1) >= MIN_TARGET_PIXELS

@@ -1,0 +1,176 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+
+from ntre_deploy.data.images import MAX_PIXELS, normalise_mask, read_image, read_mask, write_png
+from ntre_deploy.errors import InputError
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds no pixels."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 8) + b"IDAT"
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("size", [(50_000, 50_000), (2**31 - 1, 2**31 - 1), (MAX_PIXELS + 1, 1)])
+def test_declared_size_is_refused_before_memory_is_taken(tmp_path: Path, read: object, size: tuple[int, int]) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(*size))
+    with pytest.raises(InputError, match=r"bomb\.png (declares|is too large)") as caught:
+        read(path)  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_cut_off_photos(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for ending in ("jpg", "png", "webp", "bmp", "tif"):
+        whole = tmp_path / f"photo.{ending}"
+        Image.fromarray(noise).save(whole)
+        assert read_image(whole).shape == (64, 64, 3)
+        data = whole.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=r"damaged or cut off|not an image"):
+            read_image(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", png_header(4, 4), b"\xff\xd8\xff", bytes(4000)]
+)
+def test_no_image(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.png"):
+        read_image(path)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.png", tmp_path):
+        with pytest.raises(InputError, match="does not exist or is not a file"):
+            read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "corner"), [(1, (0, 0)), (2, (0, -1)), (3, (-1, -1)), (4, (-1, 0)), (6, (0, -1)), (8, (-1, 0))]
+)
+def test_exif_orientation(tmp_path: Path, orientation: int, corner: tuple[int, int]) -> None:
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    upright = read_image(path)
+    assert upright.shape[:2] == ((20, 10) if orientation >= 5 else (10, 20))
+    assert upright[corner].tolist() == [255, 255, 255]
+    assert np.count_nonzero(upright) == 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "F", "I") else "x.png")
+    Image.new(mode, (5, 3)).save(path)
+    pixels = read_image(path)
+    assert pixels.shape == (3, 5, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png", np.array([[[1, 2, 3]]], np.uint8))
+    assert read_image(tmp_path / "x.png").tolist() == [[[1, 2, 3]]]
+    write_png(tmp_path / "m.png", np.array([[255]], np.uint8))
+    assert read_mask(tmp_path / "m.png").tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1], [0, 1]),
+        ([0, 255], [0, 1]),
+        ([0, 1, 255], [0, 1, 255]),
+        ([1, 255], [1, 255]),
+        ([0], [0]),
+        ([255], [1]),
+    ],
+)
+def test_mask_values(tmp_path: Path, values: list[int], expected: list[int]) -> None:
+    array = np.array([values], np.uint8)
+    write_png(tmp_path / "m.png", array)
+    write_png(tmp_path / "rgb.png", np.repeat(array[..., None], 3, axis=2))
+    Image.fromarray(array.astype(np.uint16)).save(tmp_path / "deep.png")
+    for name in ("m.png", "rgb.png", "deep.png"):
+        mask = read_mask(tmp_path / name)
+        assert mask.tolist() == [expected]
+        assert mask.dtype == np.uint8
+
+
+def test_palette_mask_gives_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1, 255]], np.uint8), mode="P")
+    picture.putpalette([k % 256 for k in range(7, 775)])
+    picture.save(tmp_path / "voc.png")
+    assert read_mask(tmp_path / "voc.png").tolist() == [[0, 1, 255]]
+
+
+def test_two_colour_and_grey_alpha_masks(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "bits.png")
+    assert read_mask(tmp_path / "bits.png").tolist() == [[0, 1]]
+    Image.merge("LA", [Image.fromarray(np.array([[0, 255]], np.uint8))] * 2).save(tmp_path / "la.png")
+    assert read_mask(tmp_path / "la.png").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([[[255, 0, 0]]], np.uint8), "colour picture"),
+        (np.array([[0, 128, 255]], np.uint8), r"values \[128\]"),
+        (np.array([[0, 2, 3, 4, 5, 6]], np.uint8), r"\[2, 3, 4, 5\]"),
+        (np.array([[0, 65535]], np.uint16), r"\[65535\]"),
+    ],
+)
+def test_refused_masks(tmp_path: Path, array: NDArray[np.generic], message: str) -> None:
+    Image.fromarray(array).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=message):
+        read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 1), (0, 4), (4, 0)])
+def test_normalise_mask_wants_two_dimensions(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="mine has shape"):
+        normalise_mask(np.zeros(shape, np.uint8), "mine")
+
+
+def test_normalise_mask_refuses_odd_values() -> None:
+    for odd in (np.array([[np.nan]]), np.array([[0.5]]), np.array([[-1]])):
+        with pytest.raises(InputError, match="mine holds the values"):
+            normalise_mask(odd, "mine")
+
+
+masks = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1, 255])
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(mask=masks)
+def test_mask_round_trip(tmp_path: Path, mask: NDArray[np.uint8]) -> None:
+    write_png(tmp_path / "m.png", mask)
+    read = read_mask(tmp_path / "m.png")
+    assert np.array_equal(read, mask if 1 in mask else mask // 255)
+    assert np.array_equal(normalise_mask(read == 1, "mine"), read == 1)
+
+
+def test_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Cannot write"):
+        write_png(tmp_path / "file" / "x.png", np.zeros((2, 2), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
