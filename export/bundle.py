@@ -1,8 +1,6 @@
 """`export_bundle`: a checkpoint to a verified bundle on disk, whole or not at all."""
 
 import hashlib
-import importlib.metadata
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +32,10 @@ from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.image import InputSpec, label_map
 from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.versions import versions
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 _SEED = 2022
-_PACKAGES = ("ntre_deploy", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -141,17 +139,6 @@ def self_test(reference: FullNetwork, case: Case, side: int = 160) -> SelfTest:
     mask = shrink((mask == 1).astype(np.uint8), cv2.INTER_NEAREST)
     logits, box = reference.logits(query, reference.prepare([(image, mask)]))
     return SelfTest(query, image, mask, label_map(logits, box), logits[0])
-
-
-def versions() -> dict[str, str]:
-    """Versions of what an export depends on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _check(options: ExportOptions) -> None:

@@ -32,7 +32,7 @@ class EngineError(NtreError):
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` where one of `known` is close to `given`, else an empty string."""
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

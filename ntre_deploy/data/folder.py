@@ -5,10 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
-from ntre_deploy.data.images import Pixels, read_image, read_mask
+from ntre_deploy.data.images import Pixels, image_size, read_image, read_mask
 from ntre_deploy.errors import InputError, did_you_mean
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -79,7 +78,7 @@ class FolderDataset:
         if owner != class_id:
             raise InputError(f"Image '{image_id}' of {self.name} has no mask for class '{wanted}'.")
         mask = read_mask(mask_path)
-        size = _size(image_path)
+        size = image_size(image_path)
         if mask.shape != size:
             raise InputError(
                 f"Mask {mask_path} is {mask.shape[1]} x {mask.shape[0]} pixels but its image "
@@ -134,16 +133,3 @@ def _by_stem(folder: Path, kind: str, suffixes: tuple[str, ...]) -> dict[str, Pa
             raise InputError(f"{path} and {files[path.stem].name} share the name '{path.stem}'; rename one of them.")
         files[path.stem] = path
     return files
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image as `read_image` will give it, from the header where that can be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        # The full reader has the right message for what is wrong with the file
-        pixels = read_image(path)
-        return pixels.shape[0], pixels.shape[1]
-    return (width, height) if turned else (height, width)

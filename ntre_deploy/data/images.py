@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file
@@ -63,6 +63,19 @@ def read_image(path: str | Path) -> Pixels:
         return np.asarray(_decode(image, path, "Image", "RGB"), dtype=np.uint8)
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(H, W) that `read_image` will give, from the file's header alone.
+
+    Raises:
+        InputError: as `read_image`, but damage behind the header is not seen.
+    """
+    path = Path(path)
+    with _open(path, "Image") as image:
+        width, height = image.size
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (width, height) if sideways else (height, width)
+
+
 def read_mask(path: str | Path) -> Pixels:
     """Read a one-class mask: uint8 [H, W] with 1 for the target, 0 for the rest and 255 for ignored pixels.
 
@@ -101,15 +114,20 @@ def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
         odd = [v.item() for v in found if v not in (0, 1, 255)][:4]
         raise InputError(f"{what} holds the values {odd}; only 0, 1 (target) and 255 are allowed.")
     if 1 not in found:
-        return (values == 255).astype(np.uint8)
+        return np.asarray(values == 255, np.uint8)
     return values.astype(np.uint8)
 
 
-def write_png(path: str | Path, pixels: Pixels) -> None:
+def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:
     """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all.
+
+    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
 
     Raises:
         InputError: the file cannot be written.
     """
+    picture = Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette.tobytes())
     with atomic_file(Path(path)) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        picture.save(temporary, format="PNG")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.model.backbones.resnet import Bottleneck
 from ntre_deploy.model.checkpoint import fill, read_safetensors
 from ntre_deploy.model.config import ModelConfig
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.matching import resize
+from ntre_deploy.model.ntrenet import NTRENet, Stage
 
 # released name -> name here; {i} is the pyramid bin
 _HEAD = {
@@ -129,7 +130,7 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
         number = source.removeprefix("random:")
         if not number.isdecimal():
             raise InputError(f"'{source}' is not a random source; write random:SEED, for example random:0.")
-        return _untrained(config, int(number)), {"source": source, "head": "untrained", "backbone": "untrained"}
+        return _balanced(_untrained(config, int(number))), {"source": source, "head": "untrained", "backbone": "untrained"}
     path = Path(source)
     tensors = read_state_dict(path)
     what = f"Weights {path}"
@@ -149,7 +150,7 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
         return model.eval(), origin | {"head": "trained"}
     model = _untrained(config, seed)
     fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
-    return model, origin | {"head": "untrained", "seed": seed}
+    return _balanced(model), origin | {"head": "untrained", "seed": seed}
 
 
 def _untrained(config: ModelConfig, seed: int) -> NTRENet:
@@ -164,3 +165,30 @@ def _untrained(config: ModelConfig, seed: int) -> NTRENet:
                 # without trained statistics, thirty residual sums would grow past what 16 bits hold
                 nn.init.constant_(module.bn3.weight, 0.2)
     return model.eval()
+
+
+@torch.inference_mode()
+def _balanced(model: NTRENet) -> NTRENet:
+    """Move the biases of an untrained head so that its decisions split an image in halves.
+
+    Otherwise all of a mask would be one class, and comparing masks would prove nothing.
+    """
+    size = model.config.input_size
+    # smooth fields have the spectrum of photos more nearly than white noise has
+    fields = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    pixels, image = resize(fields, (size, size)).split(1)
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    # the first pass mends the BG and initial maps, the second the final one, which depends on them
+    for _ in range(2):
+        prediction = model(pixels, image[None], mask)
+        pairs: list[tuple[Tensor, nn.Module]] = [(prediction.logits, model.head.classifier)]
+        if model.bgmm is not None and prediction.bg_logits is not None:
+            pairs.append((prediction.bg_logits, model.bgmm.classifier))
+        for stage, logits in zip(model.stages, prediction.initial_logits, strict=False):
+            assert isinstance(stage, Stage) and stage.initial is not None
+            pairs.append((logits, stage.initial))
+        for logits, classifier in pairs:
+            last = cast(nn.Sequential, classifier)[-1]
+            last.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+    return model

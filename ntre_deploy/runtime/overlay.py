@@ -14,7 +14,8 @@ def palette(classes: int) -> Pixels:
     """uint8 [classes + 1, 3] RGB; label 0 is black, the others are spread over the hues by the golden ratio."""
     colours = [(0, 0, 0)]
     for index in range(classes):
-        hue = (0.02 + index * 0.618033988749895) % 1.0
+        # from a pink that few photos hold
+        hue = (0.89 + index * 0.618033988749895) % 1.0
         r, g, b = colorsys.hsv_to_rgb(hue, 0.85, 1.0)
         colours.append((round(255 * r), round(255 * g), round(255 * b)))
     return np.asarray(colours, np.uint8)

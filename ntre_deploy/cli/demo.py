@@ -1,0 +1,39 @@
+"""`ntre demo`: the whole way from a checkpoint to masks, with the bundled model and rendered scenes."""
+
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntre_deploy.cli import bench, export, segment
+from ntre_deploy.cli.episodes import Draw
+
+CHECKPOINT = "demo.safetensors"
+# scenes that no training has used
+SCENES = "procedural:2022"
+
+
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo writes.")] = Path("demo_out"),
+    count: Annotated[int, typer.Option("--count", min=1, help="Episodes to measure.")] = 24,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of every system.")] = 2,
+) -> None:
+    """Export the bundled demo model, segment classes it has never seen, and measure the export against PyTorch.
+
+    Example: ntre demo --out demo_out
+    """
+    from ntre_deploy.model.checkpoint import load_checkpoint
+    from ntre_deploy.runtime.segmenter import Segmenter
+
+    with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
+        origin = load_checkpoint(checkpoint).origin
+        print("1/3 export the demo model")
+        export.command(checkpoint, out=out / "demo.ntre", precision=["fp32"], force=True)
+        print("2/3 segment scenes of new classes on ONNX Runtime")
+        novel = Draw(SCENES, None, 1, count, 0, origin.get("fold"), origin.get("split", "interleaved"))
+        segmenter = Segmenter.load(out / "demo.ntre", "onnx-cpu", threads=threads)
+        segment.segment_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
+        print("3/3 measure against PyTorch")
+        bench.run(out / "demo.ntre", checkpoint, novel, rounds=3, threads=threads, out=out, pictures=6)

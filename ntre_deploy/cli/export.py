@@ -1,0 +1,65 @@
+"""`ntre export`: a checkpoint to a verified bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntre_deploy.cli.console import print_json, steps
+from ntre_deploy.errors import InputError, one_of
+
+_ENGINES = ("onnx",)
+_PRECISIONS = ("fp32", "fp16")
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors).", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [default: NAME.ntre here]")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Engine to build: onnx.")] = "onnx",
+    precision: Annotated[
+        list[str] | None, typer.Option("--precision", help="fp32 or fp16; repeat for both. [default: fp32]")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. [default: the checkpoint's]")] = None,
+    opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
+    verify_on: Annotated[
+        str | None,
+        typer.Option("--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. [default: rendered scenes]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle, verified against PyTorch.
+
+    Example: ntre export model.safetensors --precision fp32 --precision fp16
+    """
+    one_of(engine, _ENGINES, "Engine")
+    precisions = tuple(dict.fromkeys(precision or ["fp32"]))
+    for value in precisions:
+        one_of(value, _PRECISIONS, "Precision")
+    out = out or Path(f"{checkpoint.stem}.ntre")
+    if out.suffix != ".ntre":
+        raise InputError(f"Bundle name {out.name} must end in .ntre, for example {out.name}.ntre.")
+    if not checkpoint.is_file():
+        raise InputError(f"Checkpoint {checkpoint} does not exist or is not a file.")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
+    from ntre_deploy.data.dataset import open_dataset
+
+    dataset = open_dataset(verify_on) if verify_on else None
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+
+    options = ExportOptions(precisions, size, opset, dataset, force)
+    with steps(quiet=as_json) as progress:
+        manifest = export_bundle(checkpoint, out, options, progress)
+    if as_json:
+        print_json({"bundle": str(out), "model": manifest.model.id, "verification": manifest.verification})
+        return
+    for entry in manifest.verification:
+        worst = max(case["logits"] for case in entry["cases"])
+        equal = min(case["pixels"] for case in entry["cases"])
+        inputs = ", ".join(dict.fromkeys(case["kind"] for case in entry["cases"]))
+        print(f"{entry['precision']}: logits within {worst:.1e}, {equal:.2%} equal pixels at worst (on {inputs})")
+    size_mb = sum(entry.size for entry in manifest.files) / 1e6
+    if manifest.model.origin.get("head") == "untrained":
+        print("note: the head of this checkpoint is untrained; its masks mean nothing yet")
+    print(f"wrote {out} ({size_mb:.1f} MB)")

@@ -1,0 +1,55 @@
+"""`ntre import-weights`: foreign weights to a checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntre_deploy.cli.console import print_json
+from ntre_deploy.errors import InputError, one_of
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Released state dict or backbone weights (.pth, .safetensors), or random:SEED.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
+    form: Annotated[str, typer.Option("--form", help="Head of the released code or of the paper.")] = "released",
+    backbone: Annotated[str, typer.Option("--backbone", help="For random:SEED; else read from the weights.")] = "resnet50",
+    size: Annotated[int, typer.Option("--size", help="Input side in pixels, 8k + 1.")] = 473,
+    width: Annotated[int, typer.Option("--width", help="Channels of the head.")] = 256,
+    bins: Annotated[str, typer.Option("--bins", help="Pyramid bins, large to small.")] = "60,30,15,8",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the head's random weights, where it has none.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Import a released NTRENet, or a backbone under an untrained head.
+
+    Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
+    """
+    one_of(form, ("released", "paper"), "Form")
+    if out.suffix != ".safetensors":
+        raise InputError(f"Checkpoint name {out.name} must end in .safetensors.")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists already; choose another name or pass --force to replace it.")
+    try:
+        sides = tuple(int(b) for b in bins.split(","))
+    except ValueError as error:
+        raise InputError(f"Bins '{bins}' are not whole numbers with commas, such as 60,30,15,8.") from error
+    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.weights import import_weights
+
+    make = ModelConfig.released if form == "released" else ModelConfig.paper
+    config = make(backbone=backbone, input_size=size, width=width, bins=sides)
+    model, origin = import_weights(source, config, seed)
+    from ntre_deploy.model.checkpoint import save_checkpoint
+
+    save_checkpoint(out, model, origin)
+    if as_json:
+        print_json({"checkpoint": str(out), "config": model.config.to_dict(), "origin": origin})
+        return
+    head = "trained head" if origin["head"] == "trained" else "untrained head: its masks mean nothing yet"
+    print(f"wrote {out} ({model.config.backbone}, {model.config.input_size} pixels, {head})")

@@ -1,0 +1,170 @@
+"""`ntre segment`: annotated images and photos in, masks and overlays out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntre_deploy.cli.console import counting, note, print_json
+from ntre_deploy.cli.episodes import Draw, open_episodes
+from ntre_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from ntre_deploy.data.images import Pixels
+    from ntre_deploy.runtime.segmenter import Segmenter
+    from ntre_deploy.runtime.support import SupportMemory
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
+    images: Annotated[list[Path] | None, typer.Argument(help="Photos or folders of photos.", show_default=False)] = None,
+    support: Annotated[
+        list[str] | None,
+        typer.Option("--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat for shots and classes."),
+    ] = None,
+    memory: Annotated[list[Path] | None, typer.Option("--memory", help="Saved support memory; may be repeated.")] = None,
+    save_memory: Annotated[Path | None, typer.Option("--save-memory", help="Folder to save the memories in.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", metavar="SPEC", help="Run episodes of a dataset instead of photos.")
+    ] = None,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Supports of each episode (--dataset).")] = 1,
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of episodes (--dataset).")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw (--dataset).")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("segmented"),
+    engine: Annotated[str, typer.Option("--engine", help="auto, onnx, onnx-cpu or onnx-cuda.")] = "auto",
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or fp16. [default: the engine's best]")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the engine's]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Segment photos by example: masks (PNG) and overlays at each photo's own size.
+
+    Example: ntre segment demo.ntre photos/ --support fork=a.jpg,a_mask.png --out masks
+    """
+    _check_choice(images, support, memory, dataset)
+    photos = _photos(images or [])
+    from ntre_deploy.runtime.segmenter import Segmenter
+
+    segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
+    if not as_json:
+        note(f"engine: {segmenter.reason}")
+    if dataset is not None:
+        draw = Draw(dataset, None, shots, count, seed, None, "interleaved")
+        results = segment_episodes(segmenter, draw, out, as_json)
+    else:
+        memories = _memories(segmenter, support or [], memory or [])
+        if save_memory is not None:
+            for item in memories:
+                item.save(save_memory / f"{item.name}.safetensors")
+        results = _segment_photos(segmenter, photos, memories, out, as_json)
+    if as_json:
+        print_json({"engine": segmenter.reason, "results": results})
+    elif results:
+        print(f"wrote {len(results)} masks and overlays to {out}")
+
+
+def _check_choice(
+    images: list[Path] | None, support: list[str] | None, memory: list[Path] | None, dataset: str | None
+) -> None:
+    if dataset is not None:
+        if images or support or memory:
+            raise InputError("--dataset brings its own images and supports; give it alone or leave it out.")
+        return
+    if not support and not memory:
+        raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
+    if not images and not support:
+        raise InputError("No photos were given; name files or folders behind the bundle.")
+
+
+def _photos(given: list[Path]) -> list[Path]:
+    """The photos that the arguments name, each with a header that can be read and a name of its own."""
+    from ntre_deploy.data.images import image_size
+
+    photos: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+            if not inside:
+                raise InputError(f"Folder {path} holds no photos ({', '.join(_SUFFIXES)}).")
+            photos += inside
+        else:
+            photos.append(path)
+    stems: dict[str, Path] = {}
+    for path in photos:
+        image_size(path)
+        if path.stem in stems:
+            raise InputError(f"{stems[path.stem]} and {path} would both be written as {path.stem}.png; rename one.")
+        stems[path.stem] = path
+    return photos
+
+
+def _memories(segmenter: "Segmenter", supports: list[str], files: list[Path]) -> "list[SupportMemory]":
+    from ntre_deploy.data.images import read_image, read_mask
+    from ntre_deploy.runtime.support import SupportMemory
+
+    classes: dict[str, list[Any]] = {}
+    for text in supports:
+        name, equals, pair = text.rpartition("=")
+        image, comma, mask = pair.rpartition(",")
+        if not comma or not image or not mask or (equals and not name):
+            raise InputError(f"Support '{text}' is not [NAME=]IMAGE,MASK, for example fork=fork.jpg,fork_mask.png.")
+        if "/" in name or "\\" in name:
+            raise InputError(f"Class name '{name}' must not hold a slash; support paths with '=' are not supported.")
+        classes.setdefault(name or "target", []).append((read_image(image), read_mask(mask)))
+    loaded = [SupportMemory.load(path) for path in files]
+    memories = [segmenter.encode_support(shots, name) for name, shots in classes.items()] + loaded
+    segmenter.stack(memories)  # refuses memories of another model before anything is written
+    return memories
+
+
+def _segment_photos(
+    segmenter: "Segmenter", photos: list[Path], memories: "list[SupportMemory]", out: Path, quiet: bool
+) -> list[dict[str, Any]]:
+    from ntre_deploy.data.images import read_image
+
+    results = []
+    with counting(len(photos), "segmenting", quiet) as advance:
+        for path in photos:
+            image = read_image(path)
+            labels = segmenter.segment(image, memories)
+            written = _write(out, path.stem, image, labels, len(memories))
+            shares = {m.name: round(float((labels == n).mean()), 6) for n, m in enumerate(memories, 1)}
+            results.append({"image": str(path), **written, "shares": shares})
+            advance()
+    return results
+
+
+def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool = False) -> list[dict[str, Any]]:
+    """Segment the episodes' queries; writes masks, overlays and a sheet with the ground truth, returns their paths."""
+    from ntre_deploy.data.images import write_png
+    from ntre_deploy.runtime.overlay import contact_sheet, overlay
+    from ntre_deploy.training.metrics import Score
+
+    data, drawn = open_episodes(draw)
+    results, rows, score = [], [], Score()
+    with counting(draw.count, "segmenting", quiet) as advance:
+        for number, episode in enumerate(drawn.episodes):
+            pairs = [(data.image(i), data.mask(i, episode.class_id)) for i in episode.supports]
+            query, truth = data.image(episode.query), data.mask(episode.query, episode.class_id)
+            labels = segmenter.segment(query, segmenter.encode_support(pairs, episode.class_name))
+            score.add(episode.class_id, labels, truth)
+            stem = f"{number:03d}_{episode.class_name.replace(' ', '_')}"
+            results.append({"query": episode.query, "class": episode.class_name} | _write(out, stem, query, labels, 1))
+            shown = [overlay(image, (mask == 1).astype("uint8")) for image, mask in pairs[:1]]
+            rows.append([*shown, query, overlay(query, labels), overlay(query, (truth == 1).astype("uint8"))])
+            advance()
+    write_png(out / "sheet.png", contact_sheet(rows[:12], ("support", "query", "segmented", "ground truth")))
+    if not quiet:
+        print(f"mIoU {100 * score.miou:.1f} over {len(results)} episodes; side by side in {out / 'sheet.png'}")
+    return results
+
+
+def _write(out: Path, stem: str, image: "Pixels", labels: "Pixels", classes: int) -> dict[str, str]:
+    from ntre_deploy.data.images import write_png
+    from ntre_deploy.runtime.overlay import overlay, palette
+
+    mask, picture = out / f"{stem}.png", out / f"{stem}.overlay.png"
+    write_png(mask, labels, palette(classes))
+    write_png(picture, overlay(image, labels))
+    return {"mask": str(mask), "overlay": str(picture)}

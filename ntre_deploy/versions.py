@@ -1,0 +1,17 @@
+"""Versions of what results depend on, for manifests and reports."""
+
+import importlib.metadata
+import platform
+
+PACKAGES = ("ntre_deploy", "numpy", "opencv-python-headless", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the installed ones of `PACKAGES`."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
