@@ -23,7 +23,7 @@ from ntre_deploy.export.onnx import (
     write_onnx,
 )
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.export.verify import Case, random_cases, dataset_cases, verify
+from ntre_deploy.export.verify import Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size

@@ -20,7 +20,8 @@ def fold_batchnorm(module: Module) -> Module:
         previous: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                assert previous is not None and isinstance(previous[1], nn.Conv2d), f"{name} follows no convolution"
+                assert previous is not None, f"{name} comes first"
+                assert isinstance(previous[1], nn.Conv2d), f"{name} follows no convolution"
                 setattr(parent, previous[0], fuse_conv_bn_eval(previous[1], child))
                 setattr(parent, name, nn.Identity())
             previous = (name, child)

@@ -3,6 +3,8 @@
 `dtype` is the precision of the heavy parts; what breaks in 16 bits stays in float32 and is cast at its borders.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +34,8 @@ class Margin(nn.Module):
         super().__init__()
         self.conv = classifier[0]
         last = classifier[3]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         self.weight = constant(last.weight[1:] - last.weight[:1])
         self.bias = constant(last.bias[1:] - last.bias[:1])
 
@@ -121,7 +124,7 @@ class StageGraph(nn.Module):
         """
         b, n = prior_maps.shape[0], prior_maps.shape[1]
         h, w = q.shape[2], q.shape[3]
-        x = q
+        x: Tensor = q
         if self.bgem is not None:
             x = F.relu(self.bgem(x, self.bgem_bias))
         scaled = self.prior_to_stage(prior_maps).to(self.dtype)[:, :, None]  # [B, N, 1, b, b]
@@ -158,16 +161,13 @@ class QueryGraph(nn.Module):
         self.once = config.elimination == "once"
         sizes = [f3] if self.once else [(b, b) for b in bins]
         self.stages = nn.ModuleList(
-            StageGraph(stage, model, f3, size, dtype)
-            for stage, size in zip(_stages(model), sizes, strict=True)
+            StageGraph(stage, model, f3, size, dtype) for stage, size in zip(_stages(model), sizes, strict=True)
         )
         self.pools = nn.ModuleList(adaptive_pool(f3, b) for b in bins).to(dtype)
         self.alpha = fold_batchnorm(model.fem.alpha).to(dtype)
         self.beta = fold_batchnorm(model.fem.beta).to(dtype)
         # the training graph resizes a scale to the feature's size and that again to the next bin
-        self.to_next = nn.ModuleList(
-            resize_chain((a, a), f3, (b, b)) for a, b in zip(bins, bins[1:], strict=False)
-        ).to(dtype)
+        self.to_next = nn.ModuleList(resize_chain((a, a), f3, (b, b)) for a, b in pairwise(bins)).to(dtype)
         self.to_feature = nn.ModuleList(resize_chain((b, b), f3) for b in bins).to(dtype)
         self.head_merge = fold_batchnorm(model.head.merge).to(dtype)
         self.head_f3x3: F3x3 = fold_batchnorm(model.head.f3x3).to(dtype)
@@ -203,7 +203,7 @@ class QueryGraph(nn.Module):
             previous = self.beta[i](x)
             scales.append(self.to_feature[i](previous))
         z = self.head_f3x3(self.head_merge(torch.cat(scales, 1)))
-        logits = self.head_last(F.relu(self.head_conv(z)).to(torch.float32))  # [B * N, 2, h, w]
+        logits: Tensor = self.head_last(F.relu(self.head_conv(z)).to(torch.float32))  # [B * N, 2, h, w]
         return logits.view(b, n, 2, *self.feature)
 
 

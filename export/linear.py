@@ -1,5 +1,7 @@
 """Rewrites 4 and 5: pooling and resizing as fixed linear maps of rows and columns; a chain of them is one map."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -47,7 +49,7 @@ class AveragePool(nn.Module):
 
 def resize_chain(*sizes: Size) -> nn.Module:
     """Bilinear resizes with aligned corners from the first size over the others to the last, as one map (rewrite 5)."""
-    steps = [(a, b) for a, b in zip(sizes, sizes[1:], strict=False) if a != b]
+    steps = [(a, b) for a, b in pairwise(sizes) if a != b]
     if not steps:
         return nn.Identity()
     maps: list[Matrix] = []

@@ -22,7 +22,11 @@ from ntre_deploy.runtime.onnxfile import check_self_contained
 # the range that PyTorch's exporter honours; it accepts others and then writes something else
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 18
-_NAMES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+_NAMES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "fp32",
+    onnx.TensorProto.FLOAT16: "fp16",
+    onnx.TensorProto.BFLOAT16: "bf16",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def found_precision(path: Path) -> str:
     model = onnx.load(str(path), load_external_data=False)
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     sizes = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
-    votes: Counter[int] = Counter()
+    votes: Counter[Any] = Counter()
     for node in model.graph.node:
         if node.op_type in ("Conv", "MatMul", "Gemm"):
             for name in node.input:

@@ -70,7 +70,7 @@ def random_cases(seed: int, side: int = 200) -> list[Case]:
         y, x = np.mgrid[0:height, 0:width]
         cy, cx = rng.uniform(0.3, 0.7, 2) * (height, width)
         radius = rng.uniform(0.2, 0.4) * min(height, width)
-        return ((y - cy) ** 2 + (x - cx) ** 2 < radius**2).astype(np.uint8)
+        return np.asarray((y - cy) ** 2 + (x - cx) ** 2 < radius**2, np.uint8)
 
     cases = []
     for shots in (1, 2):

@@ -45,4 +45,6 @@ def one_of(given: str, known: Iterable[str], what: str) -> str:
     values = list(known)
     if given in values:
         return given
-    raise InputError(f"{what} '{given}' is unknown; it must be one of {', '.join(values)}.{did_you_mean(given, values)}")
+    raise InputError(
+        f"{what} '{given}' is unknown; it must be one of {', '.join(values)}.{did_you_mean(given, values)}"
+    )

@@ -3,8 +3,9 @@
     python tools/train_demo.py OUT.safetensors --minutes 45
 
 The backbone starts from random weights.  Scenes with an object of the held-out fold are not used at all, so that the
-demo's classes are new to every weight.  The loss is the released code's without the contrastive term (main cross-entropy,
-BG mining with alpha 0.5, 0.4 x final inner, 0.6 x initial), plus a dense classification of the base classes on layer 4.
+demo's classes are new to every weight.  The loss is the released code's without the contrastive term (main
+cross-entropy, BG mining with alpha 0.5, 0.4 x final inner, 0.6 x initial), plus a dense classification of the base
+classes on layer 4, which also trains the backbone alone at first.
 """
 
 import argparse
@@ -78,7 +79,9 @@ def normalise(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
     return (x - mean) / std
 
 
-def draw(pool: Pool, batch: int, rng: np.random.Generator, augment: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def draw(
+    pool: Pool, batch: int, rng: np.random.Generator, augment: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Queries, their labels (0, 1, 255), supports, their masks, and the dense class labels of both."""
     usable = [c for c, held in pool.holders.items() if len(held) > 1]
     picked, classes = [], []
@@ -151,6 +154,8 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--dense-share", type=float, default=0.35, help="of the time, for the backbone alone")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -163,24 +168,31 @@ def main() -> None:
     nn.init.normal_(model.bgmm.prototype)
     dense_head = nn.Conv2d(model.backbone.channels[2], len(CLASSES) + 1, 1)
     parameters = [*model.parameters(), *dense_head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(parameters, lr=args.rate, weight_decay=1e-4)
     model.train()
     start, step = time.time(), 0
     while (done := (time.time() - start) / (60 * args.minutes)) < 1:
-        rate = 1e-3 * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        # first the backbone learns to tell the base classes apart, then the head learns to use it
+        dense_only = done < args.dense_share
+        phase = done / args.dense_share if dense_only else (done - args.dense_share) / (1 - args.dense_share)
+        rate = args.rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
         for group in optimiser.param_groups:
             group["lr"] = rate
         query, label, support, mask, dense = draw(pool, args.batch, rng, augment=True)
-        prediction = model(query, support[:, None], mask[:, None])
-        classes = dense_head(prediction.query.f4)
-        loss = episode_loss(prediction, label, mask) + 0.5 * (1 - done) * cross_entropy(classes, dense[: args.batch])
+        if dense_only:
+            _, f3 = model.backbone.lower(torch.cat([query, support]))
+            loss = cross_entropy(dense_head(model.backbone.upper(f3)), dense)
+        else:
+            prediction = model(query, support[:, None], mask[:, None])
+            loss = episode_loss(prediction, label, mask)
+            loss = loss + 0.5 * (1 - phase) * cross_entropy(dense_head(prediction.query.f4), dense[: args.batch])
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
+        nn.utils.clip_grad_norm_(parameters, 2.0)
         optimiser.step()
         step += 1
         if step % 200 == 0:
-            miou = novel_miou(model, held_out)
+            miou = 0.0 if dense_only else novel_miou(model, held_out)
             print(f"step {step} {done:.0%} loss {loss.item():.3f} novel mIoU {miou:.3f}", flush=True)
             save_checkpoint(args.out, model.eval(), origin(args, step, miou))
             model.train()

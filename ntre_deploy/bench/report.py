@@ -35,7 +35,7 @@ def build_report(
     Latencies are milliseconds, ratios are against the reference's median, accuracies and shares lie in [0, 1].
     """
     reference = results[0].queries.summary()["total"]["p50"]
-    systems = []
+    systems: list[dict[str, Any]] = []
     for result in results:
         latency = result.queries.summary()
         weights = np.asarray(result.pixels, np.float64)
@@ -99,7 +99,7 @@ _COLUMNS = ("system", "precision", "p50 ms", "p90 ms", "p99 ms", "speed-up", "mI
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for system in report["systems"]:
         total = system["latency_ms"]["total"]
         rows.append(

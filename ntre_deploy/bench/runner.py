@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,13 @@ def run_bench(
         query, truth = dataset.image(episode.query), dataset.mask(episode.query, episode.class_id)
         states = []
         for system, result in zip(systems, results, strict=True):
-            state, spent = timed(lambda system=system: system.prepare(shots))  # type: ignore[misc]
+            state, spent = timed(partial(system.prepare, shots))
             states.append(state)
             if number:  # the first one pays for allocations that later ones do not
                 result.supports.append(spent)
         if number == 0:
             for system, state in zip(systems, states, strict=True):
-                warm_up(lambda s=system, t=state: _query(s, t, query, spec, Samples()))  # type: ignore[misc]
+                warm_up(partial(_query, system, state, query, spec, Samples()))
         outputs: list[tuple[Float, Pixels]] = [(np.empty(0, np.float32), np.empty(0, np.uint8))] * len(systems)
         for turn in range(rounds):
             for step in range(len(systems)):

@@ -23,8 +23,15 @@ Shots = Sequence[tuple[Pixels, Pixels]]
 class System(Protocol):
     """One way to run the network; pre- and post-processing are the same for all."""
 
-    name: str
-    precision: str
+    @property
+    def name(self) -> str:
+        """Of the engine, or of PyTorch's way."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Such as `fp32`."""
+        ...
 
     def prepare(self, shots: Shots) -> Any:
         """What a query needs of its supports; not part of a query's time."""

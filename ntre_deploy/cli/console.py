@@ -27,7 +27,9 @@ def steps(quiet: bool = False) -> Iterator[Any]:
     if quiet or not console.is_terminal:
         yield lambda step: None
         return
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda step: bar.update(task, description=step)
 

@@ -16,7 +16,9 @@ SCENES = "procedural:2022"
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo writes.")] = Path("demo_out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo writes.")] = Path(
+        "demo_out"
+    ),
     count: Annotated[int, typer.Option("--count", min=1, help="Episodes to measure.")] = 24,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of every system.")] = 2,
 ) -> None:

@@ -54,7 +54,8 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
         found = read_episodes(draw.episodes)
         if found.dataset != dataset.name:
             raise InputError(
-                f"Episodes {draw.episodes} were drawn from {found.dataset}, not from {dataset.name}; pass its --dataset."
+                f"Episodes {draw.episodes} were drawn from {found.dataset}, not from {dataset.name}; "
+                "pass the dataset that they belong to."
             )
         return dataset, found
     classes = list(dataset.class_names)

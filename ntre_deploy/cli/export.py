@@ -23,7 +23,9 @@ def command(
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
     verify_on: Annotated[
         str | None,
-        typer.Option("--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. [default: rendered scenes]"),
+        typer.Option(
+            "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. [default: rendered scenes]"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

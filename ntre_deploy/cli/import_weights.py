@@ -18,7 +18,9 @@ def command(
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
     form: Annotated[str, typer.Option("--form", help="Head of the released code or of the paper.")] = "released",
-    backbone: Annotated[str, typer.Option("--backbone", help="For random:SEED; else read from the weights.")] = "resnet50",
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="For random:SEED; else read from the weights.")
+    ] = "resnet50",
     size: Annotated[int, typer.Option("--size", help="Input side in pixels, 8k + 1.")] = 473,
     width: Annotated[int, typer.Option("--width", help="Channels of the head.")] = 256,
     bins: Annotated[str, typer.Option("--bins", help="Pyramid bins, large to small.")] = "60,30,15,8",

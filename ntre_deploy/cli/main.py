@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 a gate failed; 2 bad input or usage; 3 an engine or a devi
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -34,7 +34,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Export, run and prove NTRENet few-shot segmentation."""
     if debug:
@@ -49,9 +51,8 @@ app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 
 
-# typer keeps its copy of click's exceptions private; these are the public names' bases
-_UsageError = typer.BadParameter.__bases__[0]
-_ClickException = _UsageError.__bases__[0]
+# typer keeps its copy of click's exceptions private; this is what BadParameter and UsageError derive from
+_ClickException = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
 def run() -> None:
@@ -61,7 +62,7 @@ def run() -> None:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except _ClickException as error:
-        if error.format_message():  # empty where the help was shown instead
+        if _text(error):  # empty where the help was shown instead
             _report(_usage(error))
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
@@ -82,10 +83,14 @@ def run() -> None:
         sys.exit(DEFECT)
 
 
+def _text(error: Any) -> str:
+    return str(error.format_message())
+
+
 def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ntre"
-    message = " ".join(error.format_message().split()).partition(" (Possible")[0].rstrip(".")
+    message = " ".join(_text(error).split()).partition(" (Possible")[0].rstrip(".")
     hint = ""
     if "Did you mean" in message:
         message = message.rstrip("?") + "?"

@@ -19,12 +19,18 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
-    images: Annotated[list[Path] | None, typer.Argument(help="Photos or folders of photos.", show_default=False)] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Photos or folders of photos.", show_default=False)
+    ] = None,
     support: Annotated[
         list[str] | None,
-        typer.Option("--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat for shots and classes."),
+        typer.Option(
+            "--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat for shots and classes."
+        ),
     ] = None,
-    memory: Annotated[list[Path] | None, typer.Option("--memory", help="Saved support memory; may be repeated.")] = None,
+    memory: Annotated[
+        list[Path] | None, typer.Option("--memory", help="Saved support memory; may be repeated.")
+    ] = None,
     save_memory: Annotated[Path | None, typer.Option("--save-memory", help="Folder to save the memories in.")] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", metavar="SPEC", help="Run episodes of a dataset instead of photos.")
@@ -34,8 +40,12 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw (--dataset).")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("segmented"),
     engine: Annotated[str, typer.Option("--engine", help="auto, onnx, onnx-cpu or onnx-cuda.")] = "auto",
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or fp16. [default: the engine's best]")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the engine's]")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32 or fp16. [default: the engine's best]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the engine's]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Segment photos by example: masks (PNG) and overlays at each photo's own size.

@@ -30,7 +30,9 @@ def _open(path: Path, what: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{what} {path} is too large: {error}; at most {MAX_PIXELS:,} pixels are read.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP and TIFF are.") from error
+        raise InputError(
+            f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP and TIFF are."
+        ) from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{what} {path} declares {width} x {height} pixels; at most {MAX_PIXELS:,} are read.")

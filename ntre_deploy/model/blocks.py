@@ -26,7 +26,7 @@ class F3x3(nn.Sequential):
         self.residual = form == "residual"
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = super().forward(x)
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return y + x if self.residual else y
 
 

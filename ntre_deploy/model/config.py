@@ -101,7 +101,8 @@ class ModelConfig:
                 raise InputError(f"Model option '{name}' is unknown.{did_you_mean(name, known)}")
             if not _fits(value, known[name]):
                 raise InputError(f"Model option '{name}' has the value {value!r}, which is of the wrong type.")
-        return cls(**{k: tuple(v) if k == "bins" else v for k, v in values.items()})
+        options: dict[str, Any] = {k: tuple(v) if k == "bins" else v for k, v in values.items()}
+        return cls(**options)
 
 
 def check_input_size(size: int) -> int:

@@ -42,4 +42,5 @@ def prior_mask(f4: Tensor, keys: Tensor) -> Tensor:
     similarity = torch.bmm(k.transpose(1, 2), q) / (norms + PRIOR_EPSILON)  # [B, M, hw]
     best = similarity.amax(1)  # [B, hw]
     low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
-    return ((best - low) / (high - low + PRIOR_EPSILON)).view(b, 1, h, w)
+    scaled: Tensor = (best - low) / (high - low + PRIOR_EPSILON)
+    return scaled.view(b, 1, h, w)

@@ -114,7 +114,7 @@ class Stage(nn.Module):
 
     def forward(self, q: Tensor, prediction: Prediction, bg_prototype: Tensor | None) -> Tensor:
         """q [B, C, b, b] -> the query feature without BG and DO, [B, C, b, b]; notes eq. 6-8 in `prediction`."""
-        x = q
+        x: Tensor = q
         if self.bgem is not None and bg_prototype is not None:
             x = self.bgem(torch.cat([x, expand_as(bg_prototype, x)], 1))  # eq. 4
         x = self.matching(x, prediction.prototype, prediction.prior)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in found.items()}
 
 
-def detect(names: Mapping[str, Tensor], what: str) -> dict[str, str]:
+def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     """Backbone and stem, as config options, from a state dict's names (released or torchvision).
 
     Raises:
@@ -130,7 +130,11 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
         number = source.removeprefix("random:")
         if not number.isdecimal():
             raise InputError(f"'{source}' is not a random source; write random:SEED, for example random:0.")
-        return _balanced(_untrained(config, int(number))), {"source": source, "head": "untrained", "backbone": "untrained"}
+        return _balanced(_untrained(config, int(number))), {
+            "source": source,
+            "head": "untrained",
+            "backbone": "untrained",
+        }
     path = Path(source)
     tensors = read_state_dict(path)
     what = f"Weights {path}"
@@ -176,19 +180,21 @@ def _balanced(model: NTRENet) -> NTRENet:
     size = model.config.input_size
     # smooth fields have the spectrum of photos more nearly than white noise has
     fields = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    pixels, image = resize(fields, (size, size)).split(1)
+    pixels, image = resize(fields, (size, size)).chunk(2)
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
     # the first pass mends the BG and initial maps, the second the final one, which depends on them
     for _ in range(2):
         prediction = model(pixels, image[None], mask)
-        pairs: list[tuple[Tensor, nn.Module]] = [(prediction.logits, model.head.classifier)]
+        pairs: list[tuple[Tensor, nn.Sequential]] = [(prediction.logits, model.head.classifier)]
         if model.bgmm is not None and prediction.bg_logits is not None:
             pairs.append((prediction.bg_logits, model.bgmm.classifier))
         for stage, logits in zip(model.stages, prediction.initial_logits, strict=False):
-            assert isinstance(stage, Stage) and stage.initial is not None
+            assert isinstance(stage, Stage)
+            assert stage.initial is not None
             pairs.append((logits, stage.initial))
         for logits, classifier in pairs:
-            last = cast(nn.Sequential, classifier)[-1]
-            last.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+            bias = classifier[-1].bias
+            assert isinstance(bias, Tensor)
+            bias[1] -= (logits[:, 1] - logits[:, 0]).median()
     return model

@@ -51,7 +51,9 @@ class Bundle:
         listed = {entry.name: entry for entry in manifest.files}
         found = {path.name for path in folder.iterdir()}
         if unlisted := sorted(found - listed.keys() - {MANIFEST}):
-            raise InputError(f"Bundle {folder} holds {unlisted[0]}, which its manifest does not list; remove that file.")
+            raise InputError(
+                f"Bundle {folder} holds {unlisted[0]}, which its manifest does not list; remove that file."
+            )
         for name, entry in listed.items():
             path = folder / name
             if not path.is_file() or path.is_symlink():

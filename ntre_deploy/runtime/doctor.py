@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,8 +74,6 @@ def _version(name: str) -> str | None:
 
 def _python() -> Finding:
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
-        return Finding("python", "problem", text, "use Python 3.11 or newer")
     return Finding("python", "ok", text)
 
 
@@ -136,10 +133,14 @@ def _providers() -> Iterator[Finding]:
         import numpy as np
         import onnxruntime
 
-        names = [n for n in onnxruntime.get_available_providers() if n in ("CPUExecutionProvider", "CUDAExecutionProvider")]
+        names = [
+            n for n in onnxruntime.get_available_providers() if n in ("CPUExecutionProvider", "CUDAExecutionProvider")
+        ]
     # a broken install fails in ways of its own
     except Exception as error:
-        yield Finding("onnxruntime", "problem", f"does not import: {error}", "pip install --force-reinstall onnxruntime")
+        yield Finding(
+            "onnxruntime", "problem", f"does not import: {error}", "pip install --force-reinstall onnxruntime"
+        )
         return
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -79,7 +79,7 @@ class Manifest:
             "protocol": "exact",
             "resize": "letterbox at the top left, bilinear with pixel centres aligned, area average below factor 0.5",
         }
-        content = {"format": FORMAT, "schema": SCHEMA} | asdict(self)
+        content: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA} | asdict(self)
         content["input"] |= convention
         return json.dumps(content, indent=2) + "\n"
 
@@ -96,7 +96,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{folder} is no bundle: it has no {MANIFEST}; make one with `ntre export CHECKPOINT`.")
     if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no manifest is; export the bundle again.")
+        raise InputError(
+            f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no manifest is; export the bundle again."
+        )
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -47,7 +47,9 @@ def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
     return out
 
 
-def contact_sheet(rows: Sequence[Sequence[Pixels]], titles: Sequence[str], cell: tuple[int, int] = (240, 180)) -> Pixels:
+def contact_sheet(
+    rows: Sequence[Sequence[Pixels]], titles: Sequence[str], cell: tuple[int, int] = (240, 180)
+) -> Pixels:
     """A titled grid of pictures, each fitted into a cell of (width, height) pixels; uint8 RGB."""
     width, height = cell
     gap, header = 8, 28

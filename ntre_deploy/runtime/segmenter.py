@@ -64,7 +64,9 @@ class Segmenter:
         """A segmenter for another thread, on the same engine."""
         return Segmenter(self.engine.clone(), self.spec, self.model_id, self.reason)
 
-    def encode_support(self, shots: Sequence[tuple[Pixels, NDArray[np.generic]]], name: str = "support") -> SupportMemory:
+    def encode_support(
+        self, shots: Sequence[tuple[Pixels, NDArray[np.generic]]], name: str = "support"
+    ) -> SupportMemory:
         """Encode one class from its annotated images.
 
         Args:
@@ -101,7 +103,7 @@ class Segmenter:
                 )
             prototypes.append(prototype[0])
             keys.append(compact)
-        mean = np.mean(prototypes, axis=0, dtype=np.float32)
+        mean: Float = np.stack(prototypes).mean(axis=0, dtype=np.float32)
         if not (np.isfinite(mean).all() and all(np.isfinite(k).all() for k in keys)):
             raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity for '{name}'.")
         return SupportMemory(name, mean, tuple(keys), self.model_id)
@@ -123,9 +125,7 @@ class Segmenter:
         logits, box = self.logits(image, memory)
         return label_map(logits, box)
 
-    def logits(
-        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]
-    ) -> tuple[Float, Letterbox]:
+    def logits(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Letterbox]:
         """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
 
         Raises:

@@ -74,16 +74,15 @@ class SupportMemory:
             raise InputError(f"{path} is not a readable support memory: {error}.") from error
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
             raise InputError(f"{path} is no support memory of version {VERSION}; make one with `encode_support`.")
-        prototype = tensors.pop("prototype", None)
-        keys = [tensors.get(f"keys.{i}") for i in range(len(tensors))]
-        arrays = [prototype, *keys]
-        if (
-            not keys
-            or any(a is None or a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays)
-            or prototype is None
-            or prototype.ndim != 1
-            or any(k is None or k.ndim != 2 or k.shape[0] != keys[0].shape[0] or k.shape[1] == 0 for k in keys)
-        ):
+        prototype = tensors.pop("prototype", np.empty(0))
+        keys = [tensors.get(f"keys.{i}", np.empty(0)) for i in range(len(tensors))]
+        right = (
+            bool(keys)
+            and all(a.dtype == np.float32 and a.size and np.isfinite(a).all() for a in (prototype, *keys))
+            and prototype.ndim == 1
+            and all(k.ndim == 2 and k.shape[0] == keys[0].shape[0] for k in keys)
+        )
+        if not right:
             raise InputError(f"{path} does not hold the arrays of a support memory; make it again.")
         return cls(metadata.get("name", ""), prototype, tuple(keys), metadata.get("model", ""))
 

@@ -1,0 +1,95 @@
+"""`export_bundle`: what a bundle holds, and that a failed export leaves nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ntre_deploy.errors import GateError, InputError
+from ntre_deploy.export import verify as verification
+from ntre_deploy.export.bundle import ExportOptions, export_bundle
+from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
+from ntre_deploy.files import sha256
+from ntre_deploy.model.checkpoint import load_checkpoint
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.segmenter import Segmenter
+
+
+def test_the_manifest_tells_what_is_there(exported: Path, tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(exported)
+    manifest = bundle.manifest
+    assert {e.name for e in manifest.files} == {p.name for p in exported.iterdir()} - {"manifest.json"}
+    assert all(sha256(exported / e.name) == e.sha256 for e in manifest.files)
+    assert manifest.model.checkpoint_sha256 == sha256(tiny_checkpoint)
+    assert manifest.model.config == load_checkpoint(tiny_checkpoint).model.config.to_dict()
+    assert manifest.model.feature_size == (9, 9)
+    assert bundle.precisions("onnx") == ["fp32", "fp16"]
+    assert {e.precision_found for e in manifest.files if e.role == "query"} == {"fp32", "fp16"}
+    assert {"torch", "onnx", "onnxruntime", "ntre_deploy"} <= manifest.versions.keys()
+
+
+def test_verification_ran_on_random_and_on_real_inputs_with_both_shot_counts(exported: Path) -> None:
+    for entry in Bundle.open(exported).manifest.verification:
+        kinds = {(case["kind"], case["shots"]) for case in entry["cases"]}
+        assert kinds == {("random", 1), ("random", 2), ("procedural:2022", 1), ("procedural:2022", 2)}
+        assert all(0 < case["logits"] <= entry["tolerance"]["logits"] for case in entry["cases"])
+
+
+def test_the_self_test_is_the_pytorch_networks_answer(exported: Path, tiny_checkpoint: Path) -> None:
+    test = Bundle.open(exported).self_test()
+    network = FullNetwork(load_checkpoint(tiny_checkpoint).model, InputSpec(65))
+    logits, _ = network.logits(test.image, network.prepare([(test.support_image, test.support_mask)]))
+    np.testing.assert_allclose(test.logits, logits[0], rtol=1e-5, atol=1e-5)
+    assert 0 < test.labels.mean() < 1, "a mask of one class proves little"
+
+
+def test_a_failed_verification_leaves_no_bundle(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(verification.TOLERANCES, "fp32", verification.Tolerance(1e-12, 1.0))
+    with pytest.raises(GateError, match="differs from PyTorch"):
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", ExportOptions())
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_weights_in_the_exported_graph_are_found(exported: Path, tiny_checkpoint: Path) -> None:
+    model = load_checkpoint(tiny_checkpoint).model
+    spec = InputSpec(65)
+    reference = FullNetwork(model, spec)
+    cases = verification.random_cases(0)
+    verification.verify(Segmenter(TorchEngine(model, 65), spec, "x"), reference, cases)
+    other = load_checkpoint(tiny_checkpoint).model
+    with torch.no_grad():
+        other.head.classifier[3].bias += 0.5
+    with pytest.raises(GateError):
+        verification.verify(Segmenter(TorchEngine(other, 65), spec, "x"), reference, cases)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (ExportOptions(precisions=()), "Precisions"),
+        (ExportOptions(precisions=("fp8",)), "fp32, fp16"),
+        (ExportOptions(opset=17), "18 to 23"),
+        (ExportOptions(input_size=64), "57 or 65"),
+    ],
+)
+def test_options_are_checked_first(tiny_checkpoint: Path, tmp_path: Path, options: ExportOptions, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_input_size_is_another_model_to_support_memories(
+    tiny_checkpoint: Path, tmp_path: Path, exported: Path
+) -> None:
+    out = tmp_path / "large.ntre"
+    export_bundle(tiny_checkpoint, out, ExportOptions(input_size=97, opset=20))
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["input"]["size"] == 97
+    assert manifest["model"]["feature_size"] == [13, 13]
+    assert manifest["model"]["id"] != Bundle.open(exported).manifest.model.id
+    assert Segmenter.load(out).spec.size == 97  # and its self-test passes

@@ -1,0 +1,68 @@
+"""The config is checked, and survives JSON."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.model.config import ModelConfig, check_input_size
+
+
+def test_forms_differ_where_the_paper_and_the_released_code_do() -> None:
+    released, paper = ModelConfig.released(), ModelConfig.paper()
+    assert (released.bg_channels, released.bg_init, released.elimination) == (256, "zeros", "per_bin")
+    assert (paper.bg_channels, paper.bg_init, paper.elimination) == (640, "normal", "once")
+    assert (released.do_prototype, paper.do_prototype) == ("mean", "masked_mean")
+    assert ModelConfig.paper(width=32).width == 32
+
+
+@given(
+    st.builds(
+        ModelConfig,
+        backbone=st.sampled_from(["resnet50", "vgg16_bn", "squeezenet1_1"]),
+        width=st.integers(1, 512),
+        bins=st.lists(st.integers(1, 60), min_size=1, max_size=5).map(tuple),
+        bgem=st.booleans(),
+        area_epsilon=st.floats(1e-9, 1),
+        input_size=st.integers(4, 100).map(lambda k: 8 * k + 1),
+    )
+)
+def test_a_config_survives_json(config: ModelConfig) -> None:
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": "resnet5"}, "Did you mean 'resnet50'"),
+        ({"stem": "seven"}, "deep, torchvision"),
+        ({"width": 0}, "width"),
+        ({"shots": True}, "shots"),
+        ({"bins": ()}, "bins"),
+        ({"bins": (8, 0)}, "bins"),
+        ({"input_size": 480}, "473 or 481"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(change: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words.replace("(", r"\(")):
+        ModelConfig(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"withd": 3}, {"width": "3"}, {"width": True}, {"bins": 3}, {"bins": ["8"]}, {"bgem": 1}, {"area_epsilon": "x"}],
+)
+def test_from_dict_refuses_unknown_options_and_wrong_types(values: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(values))):
+        ModelConfig.from_dict(values)
+
+
+@given(st.integers(-50, 5000))
+def test_input_sizes_are_8k_plus_1(size: int) -> None:
+    if size >= 33 and (size - 1) % 8 == 0:
+        assert check_input_size(size) == size
+    else:
+        with pytest.raises(InputError, match="8k"):
+            check_input_size(size)
