@@ -71,19 +71,28 @@ def export_bundle(
         EngineError: ONNX Runtime, which verification needs, is missing.
     """
     _check(options)
+    if options.replace and out.exists() and not (out / MANIFEST).is_file():
+        raise InputError(f"{out} exists and is no bundle, so it is not replaced; choose another name.")
     with atomic_folder(out, replace=options.replace) as folder:
         progress("loading the checkpoint")
         loaded = load_checkpoint(checkpoint)
         model, config = loaded.model, loaded.model.config
         spec = InputSpec(check_input_size(options.input_size or config.input_size))
         digest = sha256(checkpoint)
-        key_channels = model.backbone.channels[2]
-        identity = hashlib.sha256(f"{digest} {spec.size}".encode()).hexdigest()[:16]
+        entry = ModelEntry(
+            id=hashlib.sha256(f"{digest} {spec.size}".encode()).hexdigest()[:16],
+            config=config.to_dict(),
+            checkpoint_sha256=digest,
+            origin=loaded.origin,
+            prototype_channels=config.width,
+            key_channels=model.backbone.channels[2],
+            feature_size=feature_sizes(model, spec.size)[1],
+        )
         reference = FullNetwork(model, spec)
         cases = [*random_cases(_SEED), *dataset_cases(options.verify_on or ProceduralDataset(_SEED), _SEED)]
         signatures = {
             "support": support_signature(spec.size),
-            "query": query_signature(spec.size, config.width, key_channels),
+            "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels),
         }
         files: list[FileEntry] = []
         verification = []
@@ -101,7 +110,7 @@ def export_bundle(
                 contents[role] = path.read_bytes()
             progress(f"verifying {precision} against PyTorch")
             engine = OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
-            verification.append(verify(Segmenter(engine, spec, identity), reference, cases))
+            verification.append(verify(Segmenter(engine, spec, entry), reference, cases))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
         test = self_test(reference, cases[-1])
@@ -109,15 +118,7 @@ def export_bundle(
         files.append(_entry(path, "self-test", "", "", "", {}))
         manifest = Manifest(
             name=out.name.removesuffix(".ntre"),
-            model=ModelEntry(
-                id=identity,
-                config=config.to_dict(),
-                checkpoint_sha256=digest,
-                origin=loaded.origin,
-                prototype_channels=config.width,
-                key_channels=key_channels,
-                feature_size=feature_sizes(model, spec.size)[1],
-            ),
+            model=entry,
             input=spec,
             files=tuple(files),
             verification=verification,

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: temporary name beside the target, fsync, rename."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -38,20 +39,33 @@ def _umask_mode(base: int) -> int:
 
 
 @contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn what the operating system says about a file that cannot be read into bad input.
+
+    Raises:
+        InputError: any `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what} {_short(path)} cannot be read: {error.strerror or error}.") from error
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes that name when the block ends, or is removed when it fails.
 
     Raises:
-        InputError: the file cannot be written (no folder, no permission, no space).
+        InputError: the file cannot be written (no folder, no permission, no space), or `path` is no plain file.
     """
+    temporary: Path | None = None
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"Cannot write {path}: it is no plain file; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
         os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
+        temporary = Path(name)
         yield temporary
         os.chmod(temporary, _umask_mode(0o666))
         _fsync(temporary)
@@ -60,45 +74,67 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes that name when the block ends, or is removed when it fails.
 
-    With `replace`, a folder that stands there already is moved aside first and removed last, so that a kill leaves
-    the old one or the new one.
+    With `replace`, a folder that stands there already is moved aside at the end and removed last.  Between the two
+    renames neither has the name: a kill in that instant leaves both, whole, under hidden names beside it.
 
     Raises:
-        InputError: the folder exists and `replace` is off, or it cannot be written.
+        InputError: the target exists and `replace` is off, it is no folder, or it cannot be written.
     """
     path = path.absolute()
-    if path.exists() and not replace:
-        raise InputError(f"{path} exists already; choose another name or pass --force to replace it.")
+    temporary: Path | None = None
     try:
+        if (path.exists() or path.is_symlink()) and not replace:
+            raise InputError(f"{path} exists already; choose another name or pass --force to replace it.")
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise InputError(f"Cannot write {path}: it is no folder; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
         yield temporary
         os.chmod(temporary, _umask_mode(0o777))
         for child in temporary.rglob("*"):
             if child.is_file():
-                _fsync(child)
+                os.chmod(child, _umask_mode(0o666))
+            _fsync(child)
         _fsync(temporary)
-        old = temporary.with_name(temporary.name + ".old")
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        _fsync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _swap(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    old = new.with_name(new.name + ".old")
+    had_one = path.exists()
+    if had_one:
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        if had_one:
+            old.rename(path)
+        raise
+    _fsync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"Cannot write {path}: {error.strerror or error}. Free some space or choose another folder.")
+    hint = "Free some space or choose" if error.errno in _NO_SPACE or error.errno is None else "Choose"
+    return InputError(f"Cannot write {_short(path)}: {error.strerror or error}. {hint} another folder.")
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 1000 else f"{text[:120]}...{text[-60:]}"

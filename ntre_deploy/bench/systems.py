@@ -115,9 +115,9 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
 
     torch.set_num_threads(threads)
     spec: InputSpec = bundle.manifest.input
-    model_id = bundle.manifest.model.id
+    entry = bundle.manifest.model
     model = load_checkpoint(checkpoint).model
-    cached = Segmenter(TorchEngine(model, spec.size), spec, model_id)
+    cached = Segmenter(TorchEngine(model, spec.size), spec, entry)
     systems: list[System] = [FullPyTorch(FullNetwork(model, spec)), Cached(cached, "pytorch cached", "fp32")]
     skipped = {}
     for name, reason in available_engines().items():
@@ -126,5 +126,5 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
             continue
         for precision in bundle.precisions(name.partition("-")[0]):
             engine = open_engine(bundle, name, precision, threads).engine
-            systems.append(Cached(Segmenter(engine, spec, model_id), name, precision))
+            systems.append(Cached(Segmenter(engine, spec, entry), name, precision))
     return systems, skipped

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a gate failed; 2 bad input or usage; 3 an engine or a devi
 """
 
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any, cast
@@ -57,6 +58,8 @@ _ClickException = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 def run() -> None:
     """Entry point of the console script."""
+    # a stop by the system cleans up like Ctrl-C does
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         # the result of a sub-command that ends by `typer.Exit` is its exit code
         code = app(standalone_mode=False)
@@ -78,9 +81,17 @@ def run() -> None:
         # the reader of a pipe has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _report(f"error: {where}{error.strerror or error}; check the path, its permissions and the free space.")
+        sys.exit(2)
     except Exception as error:
         _report(f"internal error: {type(error).__name__}: {error}; run with `ntre --debug` and report it")
         sys.exit(DEFECT)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _text(error: Any) -> str:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from ntre_deploy.errors import InputError
+from ntre_deploy.files import reading
 from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 
 SELF_TEST = "selftest.safetensors"
@@ -49,29 +50,31 @@ class Bundle:
         folder = Path(folder)
         manifest = read_manifest(folder)
         listed = {entry.name: entry for entry in manifest.files}
-        found = {path.name for path in folder.iterdir()}
-        if unlisted := sorted(found - listed.keys() - {MANIFEST}):
-            raise InputError(
-                f"Bundle {folder} holds {unlisted[0]}, which its manifest does not list; remove that file."
-            )
-        for name, entry in listed.items():
-            path = folder / name
-            if not path.is_file() or path.is_symlink():
-                raise InputError(f"Bundle {folder} lacks its file {name}; copy it whole or export it again.")
-            if path.stat().st_size != entry.size:
+        with reading(folder, "Bundle"):
+            found = {path.name for path in folder.iterdir()}
+            if unlisted := sorted(found - listed.keys() - {MANIFEST}):
                 raise InputError(
-                    f"{path} has {path.stat().st_size} bytes where the manifest says {entry.size}; "
-                    "copy the bundle whole or export it again."
+                    f"Bundle {folder} holds {unlisted[0]!r}, which its manifest does not list; remove that file."
                 )
+            for name, entry in listed.items():
+                path = folder / name
+                if not path.is_file() or path.is_symlink():
+                    raise InputError(f"Bundle {folder} lacks its file {name}; copy it whole or export it again.")
+                if path.stat().st_size != entry.size:
+                    raise InputError(
+                        f"{path} has {path.stat().st_size} bytes where the manifest says {entry.size}; "
+                        "copy the bundle whole or export it again."
+                    )
         return cls(folder, manifest)
 
     def read(self, entry: FileEntry) -> bytes:
         """The content of one file, checked against its SHA-256 before anything looks into it.
 
         Raises:
-            InputError: the content has changed.
+            InputError: the content has changed, or cannot be read.
         """
-        content = (self.folder / entry.name).read_bytes()
+        with reading(self.folder / entry.name, "Bundle file"):
+            content = (self.folder / entry.name).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise InputError(
                 f"{self.folder / entry.name} has been changed: its SHA-256 is not the manifest's; "
@@ -102,5 +105,6 @@ class Bundle:
             raise InputError(f"Bundle {self.folder} has no self-test; export it again.")
         try:
             return SelfTest(**load_tensors(self.read(entry)))
-        except (SafetensorError, TypeError) as error:
+        # a dtype that NumPy lacks raises AttributeError or KeyError
+        except (SafetensorError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"The self-test of {self.folder} is damaged: {error}; export the bundle again.") from error

@@ -112,7 +112,7 @@ def linear_map(n_out: int, n_in: int) -> Float:
     return _taps(positions, n_in)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def back_map(length: int, inner: int, size: int, features: int) -> Float:
     """One axis of the way back as a matrix [length, features].
 
@@ -121,7 +121,9 @@ def back_map(length: int, inner: int, size: int, features: int) -> Float:
     """
     positions = (np.arange(length) + 0.5) * (inner / length) - 0.5
     to_original = _taps(np.clip(positions, 0, inner - 1), inner)
-    return np.ascontiguousarray(to_original @ linear_map(size, features)[:inner])
+    matrix = np.ascontiguousarray(to_original @ linear_map(size, features)[:inner])
+    matrix.setflags(write=False)  # the cache hands it out again
+    return matrix
 
 
 def _taps(positions: NDArray[np.float64], n_in: int) -> Float:

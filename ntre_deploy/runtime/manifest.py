@@ -1,17 +1,24 @@
 """The manifest of a bundle: typed, versioned, and read as the hostile file that it may be."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ntre_deploy.errors import InputError
+from ntre_deploy.files import reading
 from ntre_deploy.runtime.image import InputSpec
 
 FORMAT = "ntre-bundle"
 SCHEMA = 1
 MANIFEST = "manifest.json"
+# the largest input that the runtime prepares, in pixels
+MAX_SIZE = 4097
 _MAX_BYTES = 4 << 20
+_MAX_NUMBER = 1e6
+# no separators, drive letters, hidden names or line breaks, and short enough for every file system
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -91,66 +98,76 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: no bundle, another schema version, a missing or wrong entry, or a name that leaves the folder.
     """
     path = folder / MANIFEST
-    if not folder.is_dir():
-        raise InputError(f"Bundle {folder} does not exist or is not a folder; make one with `ntre export CHECKPOINT`.")
-    if not path.is_file():
-        raise InputError(f"{folder} is no bundle: it has no {MANIFEST}; make one with `ntre export CHECKPOINT`.")
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(
-            f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no manifest is; export the bundle again."
-        )
+    with reading(folder, "Bundle"):
+        if not folder.is_dir():
+            raise InputError(
+                f"Bundle {folder} does not exist or is not a folder; make one with `ntre export CHECKPOINT`."
+            )
+        if not path.is_file() or path.is_symlink():
+            raise InputError(f"{folder} is no bundle: it has no {MANIFEST}; make one with `ntre export CHECKPOINT`.")
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(
+                f"{path} is larger than {_MAX_BYTES >> 20} MiB, as no manifest is; export the bundle again."
+            )
+        text = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON ({error}); export the bundle again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not the manifest of an ntre bundle.")
-    if content.get("schema") != SCHEMA:
+    schema = content.get("schema")
+    if type(schema) is not int or schema != SCHEMA:
         raise InputError(
-            f"{path} has schema version {content.get('schema')!r}; this version of ntre reads {SCHEMA}: "
+            f"{path} has schema version {_shown(schema)}; this version of ntre reads {SCHEMA}: "
             "install the version that wrote it, or export the checkpoint again."
         )
     try:
         return _parse(content)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} lacks or garbles an entry: {error!r}; export the bundle again.") from error
+        raise InputError(f"{path}: {error} Export the bundle again.") from error
+    except KeyError as error:
+        raise InputError(f"{path} lacks the entry {error}; export the bundle again.") from error
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
-    model, spec = content["model"], content["input"]
-    files = tuple(_parse_file(entry) for entry in content["files"])
+    model, spec = _dict(content["model"], "model"), _dict(content["input"], "input")
+    files = tuple(_parse_file(_dict(entry, "a file")) for entry in _list(content["files"], "files"))
     names = [entry.name for entry in files]
     if len(set(names)) != len(names):
-        raise InputError("a file is listed twice; export the bundle again.")
-    mean, std = (tuple(float(v) for v in spec[key]) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
-        raise InputError("mean and std must be three numbers each, std above 0.")
-    h, w = (_positive(v, "feature_size") for v in model["feature_size"])
+        raise InputError("a file is listed twice.")
+    size = _positive(spec["size"], "input.size")
+    if size > MAX_SIZE:
+        raise InputError(f"input.size is {size}; at most {MAX_SIZE} is supported.")
+    sides = [_positive(v, "feature_size") for v in _list(model["feature_size"], "feature_size", 2)]
+    mean = [_number(v, "mean") for v in _list(spec["mean"], "mean", 3)]
+    std = [_number(v, "std") for v in _list(spec["std"], "std", 3)]
+    if min(std) <= 0:
+        raise InputError("std must be above 0.")
+    versions = _dict(content["versions"], "versions")
     return Manifest(
         name=_text(content["name"], "name"),
         model=ModelEntry(
             id=_text(model["id"], "model.id"),
-            config=dict(model["config"]),
+            config=_dict(model["config"], "model.config"),
             checkpoint_sha256=_text(model["checkpoint_sha256"], "model.checkpoint_sha256"),
-            origin=dict(model["origin"]),
+            origin=_dict(model["origin"], "model.origin"),
             prototype_channels=_positive(model["prototype_channels"], "prototype_channels"),
             key_channels=_positive(model["key_channels"], "key_channels"),
-            feature_size=(h, w),
+            feature_size=(sides[0], sides[1]),
         ),
-        input=InputSpec(_positive(spec["size"], "input.size"), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
+        input=InputSpec(size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
         files=files,
-        verification=list(content["verification"]),
-        versions=dict(content["versions"]),
+        verification=[_dict(v, "verification") for v in _list(content["verification"], "verification")],
+        versions={_text(k, "versions"): _text(v, "versions") for k, v in versions.items()},
     )
 
 
 def _parse_file(entry: dict[str, Any]) -> FileEntry:
     name = _text(entry["name"], "file name")
     # a manifest may come from anywhere: its names must not reach outside the folder, on any system
-    if name in (".", "..", MANIFEST) or PurePosixPath(name).name != name or "\\" in name or ":" in name or "\0" in name:
-        raise InputError(f"the file name {name!r} leaves the bundle's folder or is not allowed.")
+    if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+        raise InputError(f"the file name {_shown(name)} leaves the bundle's folder or is not allowed.")
     return FileEntry(
         name=name,
         role=_text(entry["role"], "role"),
@@ -159,17 +176,41 @@ def _parse_file(entry: dict[str, Any]) -> FileEntry:
         precision_found=_text(entry["precision_found"], "precision_found"),
         size=_positive(entry["size"], "size"),
         sha256=_text(entry["sha256"], "sha256"),
-        details=dict(entry["details"]),
+        details=_dict(entry["details"], "details"),
     )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _dict(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{what} is {_shown(value)} where an object is expected.")
+    return value
+
+
+def _list(value: object, what: str, length: int | None = None) -> list[Any]:
+    if not isinstance(value, list) or (length is not None and len(value) != length):
+        expected = "a list" if length is None else f"a list of {length}"
+        raise InputError(f"{what} is {_shown(value)} where {expected} is expected.")
+    return value
 
 
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{what} is {value!r} where a text is expected.")
+        raise InputError(f"{what} is {_shown(value)} where a text is expected.")
     return value
+
+
+def _number(value: object, what: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < _MAX_NUMBER:
+        raise InputError(f"{what} holds {_shown(value)} where a number is expected.")
+    return float(value)
 
 
 def _positive(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{what} is {value!r} where a whole number from 1 on is expected.")
+        raise InputError(f"{what} is {_shown(value)} where a whole number from 1 on is expected.")
     return value

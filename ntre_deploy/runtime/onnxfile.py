@@ -11,7 +11,7 @@ from ntre_deploy.errors import InputError
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -37,6 +37,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
+        if tag >> 32:
+            # protobuf drops the upper bits, and would see another field than this does
+            raise IndexError("tag is too long")
         kind = tag & 7
         if kind == 0:
             value, at = _varint(data, at)
@@ -60,7 +63,7 @@ def _external(data: memoryview, kind: str, depth: int = 0) -> bool:
         raise IndexError("nested too deep")
     if kind == "tensor":
         return any(
-            number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == 1) for number, value in _fields(data)
+            number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0) for number, value in _fields(data)
         )
     children = _CHILDREN[kind]
     return any(

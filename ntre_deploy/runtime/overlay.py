@@ -44,6 +44,8 @@ def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
         colour = tuple(int(v) for v in colours[label])
         cv2.drawContours(out, outlines, -1, (255, 255, 255), thickness + 1, cv2.LINE_AA)
         cv2.drawContours(out, outlines, -1, colour, thickness, cv2.LINE_AA)
+        for points in outlines:  # a smoothed stroke leaves single pixels to the rim
+            out[points[:, 0, 1], points[:, 0, 0]] = colours[label]
     return out
 
 

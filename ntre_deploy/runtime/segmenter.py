@@ -10,24 +10,34 @@ from ntre_deploy.data.images import normalise_mask
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import Engine, open_engine
-from ntre_deploy.runtime.image import InputSpec, Letterbox, check_image, label_map, prepare_image, prepare_mask
+from ntre_deploy.runtime.image import (
+    MAX_CLASSES,
+    InputSpec,
+    Letterbox,
+    check_image,
+    label_map,
+    prepare_image,
+    prepare_mask,
+)
+from ntre_deploy.runtime.manifest import ModelEntry
 from ntre_deploy.runtime.support import SupportMemory, compact_keys, stack_memories
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-# share of equal self-test pixels below which an engine is not trusted
-_SELF_TEST_AGREEMENT = {"fp32": 0.999}
-_SELF_TEST_AGREEMENT_16 = 0.98
+# what an engine must reach on the self-test to be trusted: the share of equal pixels, and max |a - b| / max |b| of the
+# logits, loose enough for a tied pixel of the DO mask that another processor decides otherwise
+_SELF_TEST = {"fp32": (0.999, 1e-2)}
+_SELF_TEST_16 = (0.98, 0.1)
 
 
 class Segmenter:
     """Few-shot segmentation with one engine of a bundle; one per thread, `clone()` shares the engine."""
 
-    def __init__(self, engine: Engine, spec: InputSpec, model_id: str, reason: str = "") -> None:
+    def __init__(self, engine: Engine, spec: InputSpec, model: ModelEntry, reason: str = "") -> None:
         self.engine = engine
         self.spec = spec
-        self.model_id = model_id
+        self.model = model
         self.reason = reason or f"{engine.name} {engine.precision}"
 
     @classmethod
@@ -55,14 +65,14 @@ class Segmenter:
         """
         opened = Bundle.open(bundle)
         choice = open_engine(opened, engine, precision, threads)
-        segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model.id, choice.reason)
+        segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model, choice.reason)
         if self_test:
             segmenter._check(opened)
         return segmenter
 
     def clone(self) -> "Segmenter":
         """A segmenter for another thread, on the same engine."""
-        return Segmenter(self.engine.clone(), self.spec, self.model_id, self.reason)
+        return Segmenter(self.engine.clone(), self.spec, self.model, self.reason)
 
     def encode_support(
         self, shots: Sequence[tuple[Pixels, NDArray[np.generic]]], name: str = "support"
@@ -82,8 +92,11 @@ class Segmenter:
         if not shots:
             raise InputError(f"No support was given for '{name}'; one image and mask at least.")
         prototypes, keys = [], []
-        for number, (image, mask) in enumerate(shots, 1):
+        for number, shot in enumerate(shots, 1):
             what = f"Support {number} of '{name}'"
+            if not isinstance(shot, Sequence) or len(shot) != 2:
+                raise InputError(f"{what} is {type(shot).__name__}; a list of pairs (image, mask) is expected.")
+            image, mask = shot
             image = check_image(image, f"{what}: the image")
             mask = normalise_mask(mask, f"{what}: the mask")
             if mask.shape != image.shape[:2]:
@@ -106,7 +119,7 @@ class Segmenter:
         mean: Float = np.stack(prototypes).mean(axis=0, dtype=np.float32)
         if not (np.isfinite(mean).all() and all(np.isfinite(k).all() for k in keys)):
             raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity for '{name}'.")
-        return SupportMemory(name, mean, tuple(keys), self.model_id)
+        return SupportMemory(name, mean, tuple(keys), self.model.id)
 
     def segment(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
         """Segment one image.
@@ -147,8 +160,13 @@ class Segmenter:
         memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
         if not memories:
             raise InputError("No support memory was given; make one with `encode_support`.")
+        if len(memories) > MAX_CLASSES:
+            raise InputError(f"{len(memories)} classes were given; a label map holds 1 to {MAX_CLASSES}.")
+        wanted = (self.model.prototype_channels, self.model.key_channels)
         for item in memories:
-            if item.model != self.model_id:
+            if not isinstance(item, SupportMemory):
+                raise InputError(f"A support memory is expected, not {type(item).__name__}; use `encode_support`.")
+            if item.model != self.model.id or (item.prototype.shape[0], item.keys[0].shape[0]) != wanted:
                 raise InputError(
                     f"The support memory '{item.name}' was made by another model or input size; encode it again."
                 )
@@ -157,13 +175,17 @@ class Segmenter:
     def _check(self, bundle: Bundle) -> None:
         test = bundle.self_test()
         memory = self.encode_support([(test.support_image, test.support_mask)], "self-test")
-        labels = self.segment(test.image, memory)
-        if labels.shape != test.labels.shape:
-            raise InputError(f"The self-test of {bundle.folder} does not fit its image; export the bundle again.")
+        logits, box = self.logits(test.image, memory)
+        labels = label_map(logits, box)
+        if labels.shape != test.labels.shape or logits[0].shape != test.logits.shape:
+            raise InputError(f"The self-test of {bundle.folder} does not fit its graphs; export the bundle again.")
         agreement = float((labels == test.labels).mean())
-        wanted = _SELF_TEST_AGREEMENT.get(self.engine.precision, _SELF_TEST_AGREEMENT_16)
-        if agreement < wanted:
+        error = float(np.abs(logits[0] - test.logits).max() / max(float(np.abs(test.logits).max()), 1e-6))
+        wanted, allowed = _SELF_TEST.get(self.engine.precision, _SELF_TEST_16)
+        # written so that NaN fails
+        if not (agreement >= wanted and error <= allowed):
             raise EngineError(
                 f"{self.engine.name} {self.engine.precision} fails the bundle's self-test: {agreement:.2%} of the "
-                f"pixels are right, {wanted:.1%} are demanded; do not use it on this machine."
+                f"pixels are right ({wanted:.1%} demanded) and logits are off by {error:.1e} ({allowed:.0e} allowed); "
+                "do not use it on this machine."
             )

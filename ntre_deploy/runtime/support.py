@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.files import atomic_file
+from ntre_deploy.files import atomic_file, reading
 
 Float = NDArray[np.float32]
 
@@ -64,13 +64,15 @@ class SupportMemory:
             InputError: not such a file, or its arrays are not those of a memory.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"Support memory {path} does not exist or is not a file.")
+        with reading(path, "Support memory"):
+            if not path.is_file():
+                raise InputError(f"Support memory {path} does not exist or is not a file.")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, TypeError) as error:
+        # a dtype that NumPy lacks raises AttributeError or KeyError
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"{path} is not a readable support memory: {error}.") from error
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
             raise InputError(f"{path} is no support memory of version {VERSION}; make one with `encode_support`.")

@@ -57,15 +57,15 @@ def test_a_failed_verification_leaves_no_bundle(
 
 def test_wrong_weights_in_the_exported_graph_are_found(exported: Path, tiny_checkpoint: Path) -> None:
     model = load_checkpoint(tiny_checkpoint).model
-    spec = InputSpec(65)
+    spec, entry = InputSpec(65), Bundle.open(exported).manifest.model
     reference = FullNetwork(model, spec)
     cases = verification.random_cases(0)
-    verification.verify(Segmenter(TorchEngine(model, 65), spec, "x"), reference, cases)
+    verification.verify(Segmenter(TorchEngine(model, 65), spec, entry), reference, cases)
     other = load_checkpoint(tiny_checkpoint).model
     with torch.no_grad():
         other.head.classifier[3].bias += 0.5
     with pytest.raises(GateError):
-        verification.verify(Segmenter(TorchEngine(other, 65), spec, "x"), reference, cases)
+        verification.verify(Segmenter(TorchEngine(other, 65), spec, entry), reference, cases)
 
 
 @pytest.mark.parametrize(

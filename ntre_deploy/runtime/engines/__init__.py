@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.errors import EngineError, InputError, one_of
+from ntre_deploy.errors import EngineError, InputError, did_you_mean, one_of
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import onnx
 
@@ -82,6 +82,10 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads were asked for; at least 1 is needed.")
     candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
+    in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
+    if precision is not None and precision not in in_any:
+        hint = did_you_mean(precision, in_any)
+        raise InputError(f"{bundle.folder} holds {', '.join(in_any) or 'no graphs'} for {name}, not {precision}.{hint}")
     passed: list[str] = []
     for candidate in candidates:
         kind = _ENGINES[candidate]
@@ -90,7 +94,8 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
             passed.append(f"{candidate}: the bundle holds no {kind.files} files")
             continue
         if precision is not None and precision not in held:
-            raise InputError(f"{bundle.folder} holds {', '.join(held)} for {candidate}, not {precision}.")
+            passed.append(f"{candidate}: the bundle does not hold {precision} for it")
+            continue
         if reason := kind.unavailable():
             passed.append(f"{candidate}: {reason}")
             continue

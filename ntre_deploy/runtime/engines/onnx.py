@@ -19,6 +19,13 @@ def cpu_unavailable() -> str | None:
     """Why ONNX Runtime cannot run here, or None."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed (pip install 'ntre_deploy[cpu]')"
+    try:
+        import onnxruntime
+
+        onnxruntime.InferenceSession  # noqa: B018
+    # an install that is broken, or half overwritten by its other flavour, fails in ways of its own
+    except Exception as error:
+        return f"onnxruntime is installed but broken ({_first_line(error)}); `ntre doctor` tells what mends it"
     return None
 
 
@@ -88,7 +95,8 @@ def _session(content: bytes, provider: str, threads: int | None) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # its errors come as exceptions; it would print them too
+    options.log_severity_level = 4
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads

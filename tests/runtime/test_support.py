@@ -1,0 +1,208 @@
+"""Support memories: files that come back equal, and hostile ones."""
+
+import json
+import os
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save, save_file
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.support import SupportMemory, compact_keys, stack_memories
+
+META = {"format": "ntre-support", "version": "1", "name": "fork", "model": "m1"}
+RNG = np.random.default_rng
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return RNG(seed).standard_normal(shape).astype(np.float32)
+
+
+def memory(*columns: int, name: str = "fork", channels: int = 5, depth: int = 7) -> SupportMemory:
+    keys = tuple(random(depth, m, seed=i + 1) for i, m in enumerate(columns))
+    return SupportMemory(name, random(channels), keys, "m1")
+
+
+def tensors(item: SupportMemory) -> dict[str, np.ndarray]:
+    return {"prototype": item.prototype} | {f"keys.{i}": k for i, k in enumerate(item.keys)}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        SupportMemory.load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.text(max_size=20))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_memory_comes_back_as_it_was_saved(tmp_path: Path, columns: list[int], name: str) -> None:
+    # more than ten shots: the order of the keys is that of numbers, not of texts
+    wanted = memory(*columns, name=name)
+    wanted.save(tmp_path / "m.safetensors")
+    got = SupportMemory.load(str(tmp_path / "m.safetensors"))
+    assert (got.name, got.model, got.shots) == (name, "m1", len(columns))
+    np.testing.assert_array_equal(got.prototype, wanted.prototype)
+    for a, b in zip(got.keys, wanted.keys, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_arrays_in_another_memory_order_are_saved_right(tmp_path: Path) -> None:
+    item = SupportMemory("t", random(5), (np.asfortranarray(random(7, 4)), random(4, 7).T), "m1")
+    item.save(tmp_path / "m")
+    for a, b in zip(SupportMemory.load(tmp_path / "m").keys, item.keys, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_saved_memory_follows_the_umask_and_leaves_nothing_else(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    memory(3).save(tmp_path / "m.safetensors")
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o666 & ~mask
+
+
+def test_saving_where_nothing_can_be_written_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"):
+        memory(3).save(tmp_path / "file" / "m")
+    with pytest.raises(InputError, match="Cannot write"):
+        memory(3).save("/proc/m")
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "does not exist or is not a file" in refused(tmp_path / "none")
+    assert "does not exist or is not a file" in refused(tmp_path)
+
+
+def test_a_path_that_the_system_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="name too long") as caught:
+        SupportMemory.load(Path("x" * 5000))
+    assert len(str(caught.value)) < 400
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_truncated_memory_is_refused(tmp_path: Path, length: int) -> None:
+    content = save(tensors(memory(3, 4)), META)
+    (tmp_path / "m").write_bytes(content[: length % len(content)])
+    refused(tmp_path / "m")
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int, byte: int) -> None:
+    content = bytearray(save(tensors(memory(3, 4)), META))
+    content[at % len(content)] = byte
+    (tmp_path / "m").write_bytes(content)
+    message = ""
+    try:
+        got = SupportMemory.load(tmp_path / "m")
+        assert all(np.isfinite(a).all() for a in (got.prototype, *got.keys))
+    except InputError as error:
+        message = str(error)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {},
+        META | {"format": "ntre-checkpoint"},
+        META | {"version": "2"},
+        {k: v for k, v in META.items() if k != "version"},
+    ],
+)
+def test_other_safetensors_files_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    save_file(tensors(memory(3)), tmp_path / "m", metadata)
+    assert "no support memory of version 1" in refused(tmp_path / "m")
+
+
+Arrays = dict[str, np.ndarray]
+_WRONG: dict[str, Callable[[Arrays], Arrays]] = {
+    "no_prototype": lambda t: {k: v for k, v in t.items() if k != "prototype"},
+    "no_keys": lambda t: {"prototype": t["prototype"]},
+    "no_arrays": lambda t: {},
+    "keys_from_1": lambda t: {"prototype": t["prototype"], "keys.1": t["keys.0"]},
+    "gap": lambda t: {"prototype": t["prototype"], "keys.0": t["keys.0"], "keys.2": t["keys.1"]},
+    "padded_number": lambda t: {"prototype": t["prototype"], "keys.00": t["keys.0"]},
+    "one_more_array": lambda t: t | {"more": t["prototype"]},
+    "nan_prototype": lambda t: t | {"prototype": np.array([np.nan] * 5, np.float32)},
+    "inf_key": lambda t: t | {"keys.1": np.full((7, 2), np.inf, np.float32)},
+    "float16": lambda t: t | {"prototype": t["prototype"].astype(np.float16)},
+    "float64_keys": lambda t: t | {"keys.0": t["keys.0"].astype(np.float64)},
+    "int32": lambda t: t | {"prototype": np.arange(5, dtype=np.int32)},
+    "bool": lambda t: t | {"keys.0": np.ones((7, 2), bool)},
+    "scalar_prototype": lambda t: t | {"prototype": np.float32([1]).reshape(())},
+    "prototype_2d": lambda t: t | {"prototype": random(1, 5)},
+    "scalar_key": lambda t: t | {"keys.0": np.float32([1]).reshape(())},
+    "keys_1d": lambda t: t | {"keys.0": random(7)},
+    "keys_3d": lambda t: t | {"keys.1": random(7, 2, 1)},
+    "other_depth": lambda t: t | {"keys.1": random(8, 2)},
+    "no_columns": lambda t: t | {"keys.1": random(7, 0)},
+    "no_channels": lambda t: t | {"prototype": random(0)},
+    "no_depth": lambda t: {"prototype": t["prototype"], "keys.0": random(0, 2)},
+}
+
+
+@pytest.mark.parametrize("wrong", _WRONG)
+def test_arrays_that_are_no_memory_are_refused(wrong: str, tmp_path: Path) -> None:
+    save_file(_WRONG[wrong](tensors(memory(3, 4))), tmp_path / "m", META)
+    assert "does not hold the arrays" in refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("F8_E8M0", 1), ("X", 1)])
+def test_number_formats_that_numpy_lacks_are_refused(dtype: str, size: int, tmp_path: Path) -> None:
+    header = {
+        "__metadata__": META,
+        "prototype": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * size]},
+        "keys.0": {"dtype": "F32", "shape": [1, 1], "data_offsets": [4 * size, 4 * size + 4]},
+    }
+    text = json.dumps(header).encode()
+    (tmp_path / "m").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4 * size + 4))
+    refused(tmp_path / "m")
+
+
+def test_a_header_that_declares_terabytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(struct.pack("<Q", 1 << 42) + b"{}")
+    refused(tmp_path / "m")
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_compacting_drops_the_zero_columns_and_no_other(inside: list[bool]) -> None:
+    keys = np.abs(random(6, len(inside))) * np.array(inside)
+    keys[:-1, ::3] = 0  # one value that is not zero is enough to stay
+    wanted = [keys[:, i] for i in range(len(inside)) if inside[i]]
+    got = compact_keys(keys.astype(np.float32))
+    assert got.shape == (6, len(wanted))
+    assert got.flags.c_contiguous
+    for i, column in enumerate(wanted):
+        np.testing.assert_array_equal(got[:, i], column.astype(np.float32))
+
+
+def test_stacking_pads_shots_and_columns_with_zeros() -> None:
+    one, three = memory(5), memory(1, 70, 3, name="spoon")
+    prototypes, keys = stack_memories([one, three])
+    assert prototypes.shape == (2, 5)
+    assert keys.shape == (2, 3, 7, 128)
+    assert keys.dtype == np.float32
+    np.testing.assert_array_equal(prototypes[1], three.prototype)
+    for n, item in enumerate((one, three)):
+        for k in range(3):
+            wanted = item.keys[k] if k < item.shots else np.zeros((7, 0), np.float32)
+            np.testing.assert_array_equal(keys[n, k, :, : wanted.shape[1]], wanted)
+            assert not keys[n, k, :, wanted.shape[1] :].any()
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 64), (64, 64), (65, 128), (2048, 2048), (2049, 2049), (3600, 3600)])
+def test_the_width_of_the_keys_takes_few_values(columns: int, width: int) -> None:
+    assert stack_memories([memory(columns)])[1].shape == (1, 1, 7, width)
