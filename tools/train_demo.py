@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ntre_deploy.data.folds import base_classes, novel_classes
 from ntre_deploy.data.procedural import CLASSES, render_scene
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.losses import target_loss, total_loss
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.image import InputSpec, prepare_image
 
@@ -106,27 +106,6 @@ def draw(
     return x[:batch], binary[:batch], x[batch:], binary[batch:], dense
 
 
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    return F.cross_entropy(resize(logits, (label.shape[1], label.shape[2])), label, ignore_index=255)
-
-
-def bg_mining(logits: Tensor, label: Tensor, alpha: float = 0.5) -> Tensor:
-    """Eq. 3: target pixels are no background; everything leans to background a little."""
-    logits = resize(logits, (label.shape[1], label.shape[2]))
-    log = logits.log_softmax(1)
-    target = (label == 1).float()
-    first = (-log[:, 0] * target).sum((1, 2)) / (target.sum((1, 2)) + 1e-5)
-    return first.mean() + alpha * (-log[:, 1]).mean()
-
-
-def episode_loss(p: Prediction, query: Tensor, support: Tensor) -> Tensor:
-    assert p.bg_logits is not None
-    loss = cross_entropy(p.logits, query)
-    loss = loss + (bg_mining(p.bg_logits, query) + bg_mining(p.support_bg_logits[0], support)) / 2
-    loss = loss + 0.4 * torch.stack([cross_entropy(x, query) for x in p.inner_logits]).mean()
-    return loss + 0.6 * torch.stack([cross_entropy(x, query) for x in p.initial_logits]).mean()
-
-
 @torch.inference_mode()
 def novel_miou(model: NTRENet, pool: Pool, episodes: int = 96) -> float:
     model.eval()
@@ -181,11 +160,11 @@ def main() -> None:
         query, label, support, mask, dense = draw(pool, args.batch, rng, augment=True)
         if dense_only:
             _, f3 = model.backbone.lower(torch.cat([query, support]))
-            loss = cross_entropy(dense_head(model.backbone.upper(f3)), dense)
+            loss = target_loss(dense_head(model.backbone.upper(f3)), dense)
         else:
             prediction = model(query, support[:, None], mask[:, None])
-            loss = episode_loss(prediction, label, mask)
-            loss = loss + 0.5 * (1 - phase) * cross_entropy(dense_head(prediction.query.f4), dense[: args.batch])
+            loss = total_loss(prediction, label, mask[:, None])["total"]
+            loss = loss + 0.5 * (1 - phase) * target_loss(dense_head(prediction.query.f4), dense[: args.batch])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 2.0)

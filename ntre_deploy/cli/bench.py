@@ -24,7 +24,7 @@ from ntre_deploy.cli.episodes import (
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="The bundle's checkpoint. [default: found beside the bundle]")
+        Path | None, typer.Option("--checkpoint", help="The bundle's checkpoint. (default: found beside the bundle)")
     ] = None,
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,

@@ -14,17 +14,17 @@ _PRECISIONS = ("fp32", "fp16")
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors).", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. [default: NAME.ntre here]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
     engine: Annotated[str, typer.Option("--engine", help="Engine to build: onnx.")] = "onnx",
     precision: Annotated[
-        list[str] | None, typer.Option("--precision", help="fp32 or fp16; repeat for both. [default: fp32]")
+        list[str] | None, typer.Option("--precision", help="fp32 or fp16; repeat for both. (default: fp32)")
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. [default: the checkpoint's]")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. (default: the checkpoint's)")] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
     verify_on: Annotated[
         str | None,
         typer.Option(
-            "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. [default: rendered scenes]"
+            "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. (default: rendered scenes)"
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,

@@ -41,10 +41,10 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("segmented"),
     engine: Annotated[str, typer.Option("--engine", help="auto, onnx, onnx-cpu or onnx-cuda.")] = "auto",
     precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32 or fp16. [default: the engine's best]")
+        str | None, typer.Option("--precision", help="fp32 or fp16. (default: the engine's best)")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads. [default: the engine's]")
+        int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
