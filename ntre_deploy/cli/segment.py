@@ -52,7 +52,7 @@ def command(
 
     Example: ntre segment demo.ntre photos/ --support fork=a.jpg,a_mask.png --out masks
     """
-    _check_choice(images, support, memory, dataset)
+    _check_choice(images, support, memory, dataset, save_memory)
     photos = _photos(images or [])
     from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -67,6 +67,7 @@ def command(
         if save_memory is not None:
             for item in memories:
                 item.save(save_memory / f"{item.name}.safetensors")
+                note(f"wrote {save_memory / item.name}.safetensors ({item.shots} shots)")
         results = _segment_photos(segmenter, photos, memories, out, as_json)
     if as_json:
         print_json({"engine": segmenter.reason, "results": results})
@@ -75,7 +76,11 @@ def command(
 
 
 def _check_choice(
-    images: list[Path] | None, support: list[str] | None, memory: list[Path] | None, dataset: str | None
+    images: list[Path] | None,
+    support: list[str] | None,
+    memory: list[Path] | None,
+    dataset: str | None,
+    save_memory: Path | None,
 ) -> None:
     if dataset is not None:
         if images or support or memory:
@@ -83,7 +88,7 @@ def _check_choice(
         return
     if not support and not memory:
         raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
-    if not images and not support:
+    if not images and save_memory is None:
         raise InputError("No photos were given; name files or folders behind the bundle.")
 
 
