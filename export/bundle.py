@@ -24,7 +24,7 @@ from ntre_deploy.export.onnx import (
 )
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import Case, dataset_cases, random_cases, verify
-from ntre_deploy.files import atomic_folder, sha256
+from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
 from ntre_deploy.runtime.bundle import SELF_TEST, SelfTest
@@ -114,7 +114,8 @@ def export_bundle(
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
         test = self_test(reference, cases[-1])
-        save_file({k: np.ascontiguousarray(v) for k, v in vars(test).items()}, path)
+        with saving_tensors():
+            save_file({k: np.ascontiguousarray(v) for k, v in vars(test).items()}, path)
         files.append(_entry(path, "self-test", "", "", "", {}))
         manifest = Manifest(
             name=out.name.removesuffix(".ntre"),
@@ -146,7 +147,8 @@ def _check(options: ExportOptions) -> None:
     if not options.precisions or any(p not in PRECISIONS for p in options.precisions):
         raise InputError(f"Precisions {list(options.precisions)} are not of {', '.join(PRECISIONS)}.")
     if options.opset not in OPSETS:
-        raise InputError(f"Opset {options.opset} is not supported; choose {OPSETS.start} to {OPSETS.stop - 1}.")
+        span = f"{OPSETS.start} to {OPSETS.stop - 1}"
+        raise InputError(f"Opset {options.opset} is not supported; choose {span}, which PyTorch's exporter honours.")
     if options.input_size is not None:
         check_input_size(options.input_size)
     if reason := cpu_unavailable():

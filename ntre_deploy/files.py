@@ -3,11 +3,14 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from ntre_deploy.errors import InputError
 
@@ -130,7 +133,39 @@ def _swap(new: Path, path: Path) -> None:
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def plain_name(text: str) -> str:
+    """`text` as a file name: letters, digits and `_.+-` stay, everything else becomes `-`."""
+    name = re.sub(r"[^\w.+-]+", "-", text).strip(".") or "-"
+    return name[:120]
+
+
+def check_folder(path: Path) -> None:
+    """See that a folder can be written to, or made, before work whose results go there; nothing is left of the try.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def saving_tensors() -> Iterator[None]:
+    """Turn safetensors' own error for a failed write back into the system's, which `atomic_*` report."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def _cannot_write(path: Path, error: OSError) -> InputError:
+    for parent in path.absolute().parents:
+        if isinstance(error, (NotADirectoryError, FileExistsError)) and parent.is_file():
+            return InputError(f"Cannot write {path}: {parent} is a file, not a folder. Choose another folder.")
     hint = "Free some space or choose" if error.errno in _NO_SPACE or error.errno is None else "Choose"
     return InputError(f"Cannot write {_short(path)}: {error.strerror or error}. {hint} another folder.")
 

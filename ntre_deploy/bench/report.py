@@ -12,7 +12,7 @@ from ntre_deploy.bench.latency import summarise
 from ntre_deploy.bench.runner import Picture, Result, label
 from ntre_deploy.data.episodes import EpisodeSet
 from ntre_deploy.data.images import write_png
-from ntre_deploy.files import atomic_file
+from ntre_deploy.files import atomic_file, plain_name
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 
@@ -40,6 +40,7 @@ def build_report(
         latency = result.queries.summary()
         weights = np.asarray(result.pixels, np.float64)
         differing = float(np.average(result.differing, weights=weights)) if weights.sum() else 0.0
+        worst = float(np.max(result.logits_errors))
         systems.append(
             {
                 "name": result.name,
@@ -57,15 +58,22 @@ def build_report(
                     "miou_drop": results[0].score.miou - result.score.miou,
                     "differing_pixels": differing,
                     "mask_iou": float(np.mean(result.mask_ious)),
-                    "logits_error": float(np.max(result.logits_errors)),
+                    "logits_error": worst if np.isfinite(worst) else None,
                 },
             }
         )
-    unstable = [
-        f"{label(r)}: CoV {s['latency_ms']['total']['cov']:.0%} is above {MAX_COV:.1%}; compare medians only roughly"
-        for r, s in zip(results, systems, strict=True)
-        if s["latency_ms"]["total"]["cov"] > MAX_COV
-    ]
+    warnings = []
+    for result, system in zip(results, systems, strict=True):
+        if system["parity"]["logits_error"] is None:
+            warnings.append(f"{label(result)} gave NaN or infinity: do not use it")
+        if (cov := system["latency_ms"]["total"]["cov"]) > MAX_COV:
+            warnings.append(
+                f"{label(result)}: times vary by {cov:.0%} (CoV; up to {MAX_COV:.1%} is steady): something else was "
+                "running, or more --count or --rounds are needed"
+            )
+    load, cores = environment.get("load_before"), environment.get("cores")
+    if load is not None and cores is not None and load + environment["threads"] > cores + 0.5:
+        warnings.append(f"the machine was busy (load {load:.1f} on {cores} cores) before the run")
     model = bundle.manifest.model
     return {
         "format": FORMAT,
@@ -91,7 +99,7 @@ def build_report(
         "environment": environment,
         "systems": systems,
         "skipped": skipped,
-        "warnings": unstable,
+        "warnings": warnings,
     }
 
 
@@ -154,7 +162,7 @@ def write_report(folder: Path, report: dict[str, Any], pictures: Sequence[Pictur
         support = overlay(picture.support, (picture.support_mask == 1).astype(np.uint8))
         tinted = {name: overlay(picture.query, mask) for name, mask in picture.masks.items()}
         for name in shown:
-            stem = f"{number:03d}_{picture.episode.class_name}_{name}".replace(" ", "-").replace("/", "-")
+            stem = plain_name(f"{number:03d}_{picture.episode.class_name}_{name}")
             written.append(folder / "overlays" / f"{stem}.png")
             write_png(written[-1], tinted[name])
         rows.append([support, picture.query, overlay(picture.query, truth), *(tinted[name] for name in shown)])
@@ -178,10 +186,11 @@ def _markdown(report: dict[str, Any], pictures: bool) -> str:
     ]
     for system in report["systems"]:
         parts, parity = system["latency_ms"], system["parity"]
+        error = "NaN" if parity["logits_error"] is None else f"{parity['logits_error']:.1e}"
         support = f"{system['support_ms']['p50']:.1f}" if system["support_ms"] else "-"
         lines.append(
             f"| {system['name']} | {system['precision']} | {parts['pre']['p50']:.2f} | {parts['compute']['p50']:.2f} "
-            f"| {parts['post']['p50']:.2f} | {support} | {parity['logits_error']:.1e} | {parity['mask_iou']:.4f} |"
+            f"| {parts['post']['p50']:.2f} | {support} | {error} | {parity['mask_iou']:.4f} |"
         )
     if report["bundle"]["head"] == "untrained":
         lines += ["", "The head of this checkpoint is untrained: its mIoU means nothing, parity and latency do."]

@@ -130,7 +130,8 @@ def _compare(
     valid = truth != IGNORE
     result.differing.append(float((mask != wanted_mask)[valid].mean()) if valid.any() else 0.0)
     result.pixels.append(int(valid.sum()))
-    result.mask_ious.append(mask_iou(mask, wanted_mask))
+    result.mask_ious.append(mask_iou(mask[valid], wanted_mask[valid]))
+    # NaN stays NaN, and the report tells
     result.logits_errors.append(float(np.abs(logits - wanted).max() / max(float(np.abs(wanted).max()), 1e-6)))
 
 

@@ -1,5 +1,6 @@
 """What is measured: PyTorch with the full network, PyTorch with cached supports, and every engine of the bundle."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
         return given
     beside = bundle.folder.absolute().parent
     for path in sorted(beside.glob("*.safetensors")):
-        if sha256(path) == wanted:
+        if path.is_file() and os.access(path, os.R_OK) and sha256(path) == wanted:
             return path
     raise InputError(
         f"The checkpoint of {bundle.folder} is not beside it; parity is measured against it: pass --checkpoint FILE."
@@ -117,6 +118,10 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
     spec: InputSpec = bundle.manifest.input
     entry = bundle.manifest.model
     model = load_checkpoint(checkpoint).model
+    if entry.config != model.config.to_dict():
+        raise InputError(
+            f"The manifest of {bundle.folder} tells of another model than its checkpoint; export it again."
+        )
     cached = Segmenter(TorchEngine(model, spec.size), spec, entry)
     systems: list[System] = [FullPyTorch(FullNetwork(model, spec)), Cached(cached, "pytorch cached", "fp32")]
     skipped = {}

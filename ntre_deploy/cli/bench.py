@@ -65,10 +65,13 @@ def run(
     from ntre_deploy.bench.report import build_report, table, write_report
     from ntre_deploy.bench.runner import environment, run_bench
     from ntre_deploy.bench.systems import build_systems, find_checkpoint
+    from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.bundle import Bundle
 
     opened = Bundle.open(folder)
     data, drawn = open_episodes(draw)
+    if out is not None:
+        check_folder(out)
     before = environment(threads)
     systems, skipped = build_systems(opened, find_checkpoint(opened, checkpoint), threads)
     with counting(len(drawn.episodes), "measuring", quiet) as advance:

@@ -9,6 +9,7 @@ import typer
 
 from ntre_deploy.cli import bench, export, segment
 from ntre_deploy.cli.episodes import Draw
+from ntre_deploy.errors import InputError
 
 CHECKPOINT = "demo.safetensors"
 # scenes that no training has used
@@ -19,7 +20,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo writes.")] = Path(
         "demo_out"
     ),
-    count: Annotated[int, typer.Option("--count", min=1, help="Episodes to measure.")] = 24,
+    count: Annotated[int, typer.Option("--count", min=1, help="Episodes to measure in step 3.")] = 24,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of every system.")] = 2,
 ) -> None:
     """Export the bundled demo model, segment classes it has never seen, and measure the export against PyTorch.
@@ -30,6 +31,8 @@ def command(
     from ntre_deploy.runtime.segmenter import Segmenter
 
     with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
+        if not checkpoint.is_file():
+            raise InputError(f"This installation lacks the demo model ({checkpoint}); reinstall ntre_deploy.")
         origin = load_checkpoint(checkpoint).origin
         print("1/3 export the demo model")
         export.command(checkpoint, out=out / "demo.ntre", precision=["fp32"], force=True)

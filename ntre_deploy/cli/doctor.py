@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json
+from ntre_deploy.errors import InputError
 
 _MARKS = {"ok": "[green]ok     [/]", "absent": "[dim]absent [/]", "problem": "[red]problem[/]"}
 
@@ -24,6 +25,8 @@ def command(
 
     from ntre_deploy.runtime.doctor import can_run, diagnose
 
+    if bundle is not None and not bundle.exists():
+        raise InputError(f"Bundle {bundle} does not exist; make one with `ntre export CHECKPOINT`.")
     findings = diagnose(bundle)
     if as_json:
         print_json({"can_run": can_run(findings), "findings": [asdict(f) for f in findings]})

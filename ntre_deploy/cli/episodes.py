@@ -63,9 +63,10 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
         classes = list(novel_classes(len(classes), draw.fold, draw.split))
     usable = [c for c in classes if len(dataset.images(c)) > draw.shots]
     if not usable:
+        most = max(len(dataset.images(c)) for c in classes)
         raise InputError(
             f"No class of {dataset.name} has the {draw.shots + 1} images that {draw.shots} shots and a query need; "
-            "ask for fewer shots."
+            f"its largest has {most}: ask for --shots {max(most - 1, 1)} or fewer."
         )
     split = "all" if draw.fold is None else draw.split
     drawn = sample_episodes(dataset, usable, draw.shots, draw.count, draw.seed, split=split, fold=draw.fold)

@@ -40,7 +40,8 @@ def command(
         one_of(value, _PRECISIONS, "Precision")
     out = out or Path(f"{checkpoint.stem}.ntre")
     if out.suffix != ".ntre":
-        raise InputError(f"Bundle name {out.name} must end in .ntre, for example {out.name}.ntre.")
+        example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
+        raise InputError(f"Bundle name '{out.name}' must be NAME.ntre, for example {example}.")
     if not checkpoint.is_file():
         raise InputError(f"Checkpoint {checkpoint} does not exist or is not a file.")
     if out.exists() and not force:

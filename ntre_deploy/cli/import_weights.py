@@ -36,7 +36,7 @@ def command(
     if out.suffix != ".safetensors":
         raise InputError(f"Checkpoint name {out.name} must end in .safetensors.")
     if out.exists() and not force:
-        raise InputError(f"{out} exists already; choose another name or pass --force to replace it.")
+        raise InputError(f"{out} exists already; choose another OUT or pass --force to replace it.")
     try:
         sides = tuple(int(b) for b in bins.split(","))
     except ValueError as error:

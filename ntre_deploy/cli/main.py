@@ -16,6 +16,7 @@ from ntre_deploy.cli import bench, demo, doctor, export, import_weights, segment
 from ntre_deploy.errors import NtreError, did_you_mean
 
 DEFECT = 70
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="ntre",
@@ -44,12 +45,16 @@ def options(
         os.environ["NTRE_DEBUG"] = "1"
 
 
-app.command("export")(export.command)
-app.command("segment")(segment.command)
-app.command("bench")(bench.command)
-app.command("import-weights")(import_weights.command)
-app.command("doctor")(doctor.command)
-app.command("demo")(demo.command)
+COMMANDS = {
+    "export": export.command,
+    "segment": segment.command,
+    "bench": bench.command,
+    "import-weights": import_weights.command,
+    "doctor": doctor.command,
+    "demo": demo.command,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 # typer keeps its copy of click's exceptions private; this is what BadParameter and UsageError derive from
@@ -62,7 +67,9 @@ def run() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         # the result of a sub-command that ends by `typer.Exit` is its exit code
-        code = app(standalone_mode=False)
+        code = app(prog_name="ntre", standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except _ClickException as error:
         if _text(error):  # empty where the help was shown instead
@@ -70,17 +77,18 @@ def run() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         _report("interrupted; nothing half-written is left")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
+    except SystemExit as error:
+        # typer ends with 1, which means a failed gate here, when the reader of a pipe has gone
+        if isinstance(error.__context__, BrokenPipeError):
+            sys.exit(0)
+        raise
     except NtreError as error:
         _report(f"error: {error}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         _report(_missing(error))
         sys.exit(3)
-    except BrokenPipeError:
-        # the reader of a pipe has gone; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _report(f"error: {where}{error.strerror or error}; check the path, its permissions and the free space.")
@@ -99,16 +107,33 @@ def _text(error: Any) -> str:
 
 
 def _usage(error: Any) -> str:
+    """One line about a wrong command line: the option and the value that was given, what is wrong, where to look."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "ntre"
+    named = [] if context is not None else [word for word in sys.argv[1:2] if word in COMMANDS]
+    path = context.command_path if context is not None else " ".join(["ntre", *named])
     message = " ".join(_text(error).split()).partition(" (Possible")[0].rstrip(".")
     hint = ""
-    if "Did you mean" in message:
-        message = message.rstrip("?") + "?"
-    elif (given := getattr(error, "option_name", None)) and context is not None:
-        hint = did_you_mean(given, [name for parameter in context.command.params for name in parameter.opts])
+    if option := getattr(error, "option_name", None):
+        if option == "--debug":
+            hint = " It goes before the command: `ntre --debug ...`."
+        elif context is not None and "requires" not in message:
+            hint = did_you_mean(option, [name for p in context.command.params for name in p.opts])
+    elif (parameter := getattr(error, "param", None)) is not None and message.startswith("Invalid value"):
+        given = _given(parameter.opts)
+        if given is not None:
+            wrong = message.partition(": ")[2].partition(", unable")[0].replace("Input should be", "must be")
+            message = f"{max(parameter.opts, key=len)} {given!r} cannot be used: it {wrong}"
     end = "" if message.endswith("?") else "."
     return f"error: {message}{end}{hint} See `{path} --help`."
+
+
+def _given(names: list[str]) -> str | None:
+    """The value behind one of an option's names on the command line."""
+    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else following
+    return None
 
 
 def _missing(error: ModuleNotFoundError) -> str:
@@ -122,4 +147,5 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _report(line: str) -> None:
     if os.environ.get("NTRE_DEBUG"):
         traceback.print_exc()
-    print(line, file=sys.stderr)
+    # a file name may hold a line break, and a report is one line
+    print("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)

@@ -54,16 +54,23 @@ def command(
     """
     _check_choice(images, support, memory, dataset, save_memory)
     photos = _photos(images or [])
+    shots_of = _supports(support or [])
+    inputs = [*photos, *(path for pairs in shots_of.values() for pair in pairs for path in pair), *(memory or [])]
+    _check_outputs(out, photos, inputs)
+    from ntre_deploy.data.images import read_image, read_mask
     from ntre_deploy.runtime.segmenter import Segmenter
+    from ntre_deploy.runtime.support import SupportMemory
 
+    arrays = {name: [(read_image(i), read_mask(m)) for i, m in pairs] for name, pairs in shots_of.items()}
+    loaded = [SupportMemory.load(path) for path in memory or []]
+    _check_names([*arrays, *(item.name for item in loaded)])
     segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
-    if not as_json:
-        note(f"engine: {segmenter.reason}")
     if dataset is not None:
         draw = Draw(dataset, None, shots, count, seed, None, "interleaved")
         results = segment_episodes(segmenter, draw, out, as_json)
     else:
-        memories = _memories(segmenter, support or [], memory or [])
+        memories = [segmenter.encode_support(pairs, name) for name, pairs in arrays.items()] + loaded
+        segmenter.stack(memories)  # refuses memories of another model before anything is written
         if save_memory is not None:
             for item in memories:
                 item.save(save_memory / f"{item.name}.safetensors")
@@ -71,8 +78,11 @@ def command(
         results = _segment_photos(segmenter, photos, memories, out, as_json)
     if as_json:
         print_json({"engine": segmenter.reason, "results": results})
-    elif results:
-        print(f"wrote {len(results)} masks and overlays to {out}")
+        return
+    note(f"engine: {segmenter.reason}")
+    if results:
+        things = "1 mask and overlay" if len(results) == 1 else f"{len(results)} masks and overlays"
+        print(f"wrote {things} to {out}")
 
 
 def _check_choice(
@@ -105,32 +115,49 @@ def _photos(given: list[Path]) -> list[Path]:
             photos += inside
         else:
             photos.append(path)
-    stems: dict[str, Path] = {}
     for path in photos:
         image_size(path)
-        if path.stem in stems:
-            raise InputError(f"{stems[path.stem]} and {path} would both be written as {path.stem}.png; rename one.")
-        stems[path.stem] = path
     return photos
 
 
-def _memories(segmenter: "Segmenter", supports: list[str], files: list[Path]) -> "list[SupportMemory]":
-    from ntre_deploy.data.images import read_image, read_mask
-    from ntre_deploy.runtime.support import SupportMemory
-
-    classes: dict[str, list[Any]] = {}
-    for text in supports:
+def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
+    """Image and mask files of every class, in the order in which the classes are named."""
+    classes: dict[str, list[tuple[Path, Path]]] = {}
+    for text in given:
         name, equals, pair = text.rpartition("=")
         image, comma, mask = pair.rpartition(",")
         if not comma or not image or not mask or (equals and not name):
             raise InputError(f"Support '{text}' is not [NAME=]IMAGE,MASK, for example fork=fork.jpg,fork_mask.png.")
-        if "/" in name or "\\" in name:
-            raise InputError(f"Class name '{name}' must not hold a slash; support paths with '=' are not supported.")
-        classes.setdefault(name or "target", []).append((read_image(image), read_mask(mask)))
-    loaded = [SupportMemory.load(path) for path in files]
-    memories = [segmenter.encode_support(shots, name) for name, shots in classes.items()] + loaded
-    segmenter.stack(memories)  # refuses memories of another model before anything is written
-    return memories
+        classes.setdefault(name or "target", []).append((Path(image), Path(mask)))
+    return classes
+
+
+def _check_names(names: list[str]) -> None:
+    """Names become file names, and tell classes apart."""
+    from ntre_deploy.files import plain_name
+
+    for name in names:
+        if plain_name(name.replace(" ", "_")) != name.replace(" ", "_"):
+            raise InputError(f"Class name {name!r} cannot be a file name; use letters, digits, spaces and _.+- only.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"Class '{twice[0]}' is given twice; a saved memory cannot be joined with other shots.")
+
+
+def _outputs(out: Path, stem: str) -> tuple[Path, Path]:
+    return out / f"{stem}.png", out / f"{stem}.overlay.png"
+
+
+def _check_outputs(out: Path, photos: list[Path], inputs: list[Path]) -> None:
+    """No output may fall on another one, nor on a file that the user gave."""
+    given = {path.resolve() for path in inputs}
+    written: dict[Path, Path] = {}
+    for photo in photos:
+        for target in _outputs(out, photo.stem):
+            if target.resolve() in given:
+                raise InputError(f"{target} is an input and would be overwritten; choose another folder with --out.")
+            if target in written:
+                raise InputError(f"{written[target]} and {photo} would both be written as {target}; rename one.")
+            written[target] = photo
 
 
 def _segment_photos(
@@ -153,6 +180,7 @@ def _segment_photos(
 def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool = False) -> list[dict[str, Any]]:
     """Segment the episodes' queries; writes masks, overlays and a sheet with the ground truth, returns their paths."""
     from ntre_deploy.data.images import write_png
+    from ntre_deploy.files import plain_name
     from ntre_deploy.runtime.overlay import contact_sheet, overlay
     from ntre_deploy.training.metrics import Score
 
@@ -164,7 +192,7 @@ def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool 
             query, truth = data.image(episode.query), data.mask(episode.query, episode.class_id)
             labels = segmenter.segment(query, segmenter.encode_support(pairs, episode.class_name))
             score.add(episode.class_id, labels, truth)
-            stem = f"{number:03d}_{episode.class_name.replace(' ', '_')}"
+            stem = plain_name(f"{number:03d}_{episode.class_name}")
             results.append({"query": episode.query, "class": episode.class_name} | _write(out, stem, query, labels, 1))
             shown = [overlay(image, (mask == 1).astype("uint8")) for image, mask in pairs[:1]]
             rows.append([*shown, query, overlay(query, labels), overlay(query, (truth == 1).astype("uint8"))])
@@ -179,7 +207,7 @@ def _write(out: Path, stem: str, image: "Pixels", labels: "Pixels", classes: int
     from ntre_deploy.data.images import write_png
     from ntre_deploy.runtime.overlay import overlay, palette
 
-    mask, picture = out / f"{stem}.png", out / f"{stem}.overlay.png"
+    mask, picture = _outputs(out, stem)
     write_png(mask, labels, palette(classes))
     write_png(picture, overlay(image, labels))
     return {"mask": str(mask), "overlay": str(picture)}

@@ -1,6 +1,7 @@
 """What every dataset offers, the size rule, and the text that names a dataset on the command line."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,8 +11,17 @@ from ntre_deploy.errors import InputError, one_of
 # A class counts in an image from here on, as in the image lists of PASCAL-5i and COCO-20i (PFENet)
 MIN_TARGET_PIXELS = 2 * 32 * 32
 
-KINDS = ("procedural", "coco", "folder")
-FORMS = "procedural[:SEED], coco:ANNOTATIONS.json[:IMAGES_FOLDER] or folder:PATH"
+KINDS = ("procedural", "pascal", "coco", "folder")
+FORMS = (
+    "procedural[:SEED], pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val], coco:ANNOTATIONS.json[:IMAGES_FOLDER] "
+    "or folder:PATH"
+)
+
+# Called with (done, in all) while something long is read
+Progress = Callable[[int, int], None]
+
+# A path up to a colon; the colon of a Windows drive belongs to it
+_PATH = r"((?:[A-Za-z]:[\\/])?[^:]+)"
 
 
 class Dataset(Protocol):
@@ -67,13 +77,21 @@ def check_class(name: str, class_names: Mapping[int, str], class_id: int) -> str
     return class_names[class_id]
 
 
-def open_dataset(spec: str) -> Dataset:
+def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = lambda done, total: None) -> Dataset:
     """Open the dataset that `spec` names.
 
     * `procedural` or `procedural:SEED`: rendered scenes, no files needed.
+    * `pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val]`: PASCAL-5i from the folder VOC2012 and a folder of PNG masks
+      (SegmentationClassAug) or SBD's folder (.mat masks); see `PascalDataset` for the defaults.  The split is `val`
+      where none is given; a path that holds an `@` behind its last slash needs one.
     * `coco:ANNOTATIONS.json[:IMAGES_FOLDER]`: COCO annotations; the images folder defaults to `images` beside
       the JSON file, else to the file's own folder.
     * `folder:PATH`: `PATH/<class>/images/` and `PATH/<class>/masks/`.
+
+    Args:
+        spec: the text above.
+        cache: folder for image lists that take long to make (`pascal`); default: beside the data.
+        progress: called with (masks read, masks in all) while such lists are made.
 
     Raises:
         InputError: the kind is unknown, the rest does not fit it, or the files cannot be used.
@@ -81,7 +99,8 @@ def open_dataset(spec: str) -> Dataset:
     kind, colon, rest = spec.partition(":")
     # A bare path is what people type first, so it gets the exact text to type instead
     if spec and kind not in KINDS and Path(spec).exists():
-        guess = "folder" if Path(spec).is_dir() else "coco"
+        voc = Path(spec, "ImageSets").is_dir()
+        guess = "pascal" if voc else "folder" if Path(spec).is_dir() else "coco"
         raise InputError(f"Dataset '{spec}' names no kind; did you mean '{guess}:{spec}'? Use {FORMS}.")
     one_of(kind, KINDS, f"Dataset '{spec}': kind" if colon else "Dataset")
     if kind == "procedural":
@@ -94,6 +113,11 @@ def open_dataset(spec: str) -> Dataset:
         from ntre_deploy.data.folder import FolderDataset
 
         return FolderDataset(Path(rest))
+    if kind == "pascal":
+        from ntre_deploy.data.pascal import PascalDataset
+
+        voc_folder, masks, split = _pascal_parts(spec, rest)
+        return PascalDataset(voc_folder, masks, split, cache=cache, progress=progress)
     from ntre_deploy.data.coco import CocoDataset
 
     # Split behind ".json" and not at the first colon: Windows paths hold one too
@@ -107,3 +131,14 @@ def _seed(spec: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**32):
         raise InputError(f"Dataset '{spec}': the seed must be an integer from 0 to 4294967295, as in procedural:7.")
     return int(text)
+
+
+def _pascal_parts(spec: str, rest: str) -> tuple[str, str | None, str]:
+    """VOC folder, masks folder and split."""
+    paths, at, split = rest.rpartition("@")
+    if not at or "/" in split or "\\" in split:
+        paths, split = rest, "val"
+    found = re.fullmatch(f"{_PATH}(?::{_PATH}?)?", paths)
+    if found is None:
+        raise InputError(f"Dataset '{spec}' does not name one or two folders; use {FORMS}.")
+    return found[1], found[2], split

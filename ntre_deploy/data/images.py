@@ -17,6 +17,9 @@ from ntre_deploy.files import atomic_file
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
 
+# Pillow's decoders raise all of these on damaged files
+_DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError)
+
 Pixels = NDArray[np.uint8]
 
 
@@ -46,8 +49,7 @@ def _decode(image: Image.Image, path: Path, what: str, mode: str | None) -> Imag
         image.load()
         upright = ImageOps.exif_transpose(image)
         return upright if mode is None else upright.convert(mode)
-    # Pillow's decoders raise all of these on damaged files
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{what} {path} is damaged or cut off: {error}.") from error
 
 
@@ -74,7 +76,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     with _open(path, "Image") as image:
         width, height = image.size
-        sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        try:
+            sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        except _DAMAGE as error:  # a PNG keeps its EXIF data behind the pixels
+            raise InputError(f"Image {path} is damaged or cut off: {error}.") from error
     return (width, height) if sideways else (height, width)
 
 

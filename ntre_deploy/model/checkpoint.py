@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.files import atomic_file
+from ntre_deploy.files import atomic_file, saving_tensors
 from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.ntrenet import NTRENet
 
 FORMAT = "ntre-checkpoint"
 VERSION = 1
+_KEY = "ntre"
 # a counter that no computation of a frozen BatchNorm reads; torchvision's older files lack it too
 _COUNTER = "num_batches_tracked"
 
@@ -37,18 +38,11 @@ def save_checkpoint(path: str | Path, model: NTRENet, origin: Mapping[str, Any])
         InputError: the file cannot be written.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": json.dumps(model.config.to_dict()),
-        "origin": json.dumps(dict(origin)),
-    }
-    with atomic_file(Path(path)) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            # safetensors wraps the operating system's error in a text
-            raise OSError(str(error)) from error
+    # one entry, because safetensors orders several at random, and equal models must be equal files
+    content = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict(), "origin": dict(origin)}
+    metadata = {_KEY: json.dumps(content, sort_keys=True)}
+    with atomic_file(Path(path)) as temporary, saving_tensors():
+        save_file(tensors, temporary, metadata)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -61,20 +55,24 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"Checkpoint {path} does not exist or is not a file.")
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
+    if _KEY not in metadata:
         raise InputError(f"{path} holds weights but no NTRENet checkpoint; run `ntre import-weights {path} OUT` first.")
-    if metadata.get("version") != str(VERSION):
-        raise InputError(
-            f"Checkpoint {path} has format version {metadata.get('version')}; this version of ntre reads {VERSION}."
-        )
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["config"]))
-        origin = json.loads(metadata.get("origin", "{}"))
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"Checkpoint {path} has no readable config in its metadata: {error}.") from error
+        content = json.loads(metadata[_KEY])
+        found, version, options, origin = (content[k] for k in ("format", "version", "config", "origin"))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"Checkpoint {path} has no readable metadata: {error}.") from error
+    if found != FORMAT or not isinstance(options, dict) or not isinstance(origin, dict):
+        raise InputError(f"Checkpoint {path} has no readable metadata: no config or no origin.")
+    if version != VERSION:
+        raise InputError(f"Checkpoint {path} has format version {version}; this version of ntre reads {VERSION}.")
+    config = ModelConfig.from_dict(options)
     model = NTRENet(config)
     fill(model, tensors, f"Checkpoint {path}")
-    return Checkpoint(model.eval(), origin if isinstance(origin, dict) else {})
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"Checkpoint {path} holds NaN or infinity in {name}; take an earlier checkpoint.")
+    return Checkpoint(model.eval(), origin)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -87,8 +85,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        hint = " A .pth file goes through `ntre import-weights` first." if path.suffix in (".pth", ".pt") else ""
-        raise InputError(f"{path} is not a readable safetensors file: {error}.{hint}") from error
+        pickled = path.suffix in (".pth", ".pt")
+        hint = "a .pth file goes through `ntre import-weights` first" if pickled else "if it was cut off, copy it again"
+        raise InputError(f"{path} is not a readable safetensors file: {error}; {hint}.") from error
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -13,6 +13,11 @@ F3x3Form = Literal["residual", "plain"]
 DoPrototype = Literal["mean", "masked_mean"]
 Elimination = Literal["per_bin", "once"]
 
+# beyond what any machine can train; keeps a typing error from asking for all of the memory
+MAX_INPUT_SIZE = 4097
+_MAX_CHANNELS = 4096
+_MAX_BINS = 16
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -56,10 +61,10 @@ class ModelConfig:
         check_input_size(self.input_size)
         for name in ("width", "bg_channels", "shots"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 on.")
-        if not self.bins or any(not isinstance(b, int) or b < 1 for b in self.bins):
-            raise InputError(f"bins is {list(self.bins)}; it must be one or more whole numbers from 1 on.")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
+        if not 1 <= len(self.bins) <= _MAX_BINS or any(type(b) is not int or not 1 <= b <= 512 for b in self.bins):
+            raise InputError(f"bins is {list(self.bins)}; it must be 1 to {_MAX_BINS} whole numbers from 1 to 512.")
 
     @classmethod
     def released(cls, **changes: Any) -> "ModelConfig":
@@ -106,15 +111,18 @@ class ModelConfig:
 
 
 def check_input_size(size: int) -> int:
-    """Return `size` when it is 8k + 1 and at least 33 pixels.
+    """Return `size` when it is 8k + 1, from 33 to `MAX_INPUT_SIZE` pixels.
 
     Raises:
         InputError: names the nearest sizes that fit.
     """
-    if size >= 33 and size % 8 == 1:
+    if 33 <= size <= MAX_INPUT_SIZE and size % 8 == 1:
         return size
-    below = max(33, (size - 1) // 8 * 8 + 1)
-    raise InputError(f"Input size {size} does not fit; it must be 8k + 1, for example {below} or {below + 8}.")
+    below = min(max(33, (size - 1) // 8 * 8 + 1), MAX_INPUT_SIZE - 8)
+    example = f"{below} or {below + 8}"
+    raise InputError(
+        f"Input size {size} does not fit; it must be 8k + 1 from 33 to {MAX_INPUT_SIZE}, such as {example}."
+    )
 
 
 def _fits(value: object, kind: object) -> bool:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -71,11 +72,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         found: Any = read_safetensors(path)[0]
     else:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickle protocols, which an error says better
+                found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise InputError(
                 f"{path} holds more than tensors, and is not loaded because such a pickle can run code; "
-                "save its state dict alone."
+                "save its state dict alone: torch.save(model.state_dict(), 'weights.pth')."
             ) from error
         # torch raises whatever the broken archive or stream leads to
         except Exception as error:
@@ -106,6 +109,8 @@ def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
         first = names.get("conv1.weight")
         wide = first is not None and first.shape[-1] == 7
         return {"backbone": backbone, "stem": "torchvision" if wide else "deep"}
+    if any(name.startswith("backbone.") for name in names):
+        raise InputError(f"{what} are a checkpoint of ntre already; run `ntre export` on it.")
     shown = ", ".join(list(names)[:3])
     raise InputError(
         f"{what} fits no backbone (resnet50, resnet101, vgg16_bn, squeezenet1_1); its first tensors are {shown}."
@@ -158,6 +163,8 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
 
 
 def _untrained(config: ModelConfig, seed: int) -> NTRENet:
+    if seed >= 2**63:
+        raise InputError(f"The seed {seed} is too large; give at most {2**63 - 1}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NTRENet(config)

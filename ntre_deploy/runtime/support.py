@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.files import atomic_file, reading
+from ntre_deploy.files import atomic_file, reading, saving_tensors
 
 Float = NDArray[np.float32]
 
@@ -49,12 +49,8 @@ class SupportMemory:
         """
         tensors = {"prototype": self.prototype} | {f"keys.{i}": k for i, k in enumerate(self.keys)}
         metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model}
-        with atomic_file(Path(path)) as temporary:
-            try:
-                save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
-            except SafetensorError as error:
-                # safetensors wraps the operating system's error in a text
-                raise OSError(str(error)) from error
+        with atomic_file(Path(path)) as temporary, saving_tensors():
+            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportMemory":

@@ -59,20 +59,48 @@ def test_a_tensor_that_does_not_fit_is_named(saved: Path, tmp_path: Path, change
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "other"}, "import-weights"),
-        ({"version": "2"}, "version 2"),
-        ({"config": "{"}, "no readable config"),
-        ({"config": "[1]"}, "no readable config"),
-        ({"config": json.dumps({"backbone": "resnet9"})}, "resnet9"),
-        ({"origin": "{"}, "no readable config"),
+        ({"format": "other"}, "no readable metadata"),
+        ({"version": 2}, "version 2"),
+        ({"config": [1]}, "no readable metadata"),
+        ({"config": {"backbone": "resnet9"}}, "resnet9"),
+        ({"origin": 3}, "no readable metadata"),
     ],
 )
 def test_metadata_that_is_not_a_checkpoints_is_refused(
-    saved: Path, tmp_path: Path, changes: dict[str, str], words: str
+    saved: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
-    save_file(load_file(saved), tmp_path / "x.safetensors", metadata(saved) | changes)
+    content = json.loads(metadata(saved)["ntre"]) | changes
+    save_file(load_file(saved), tmp_path / "x.safetensors", {"ntre": json.dumps(content)})
     with pytest.raises(InputError, match=words):
         load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+def test_metadata_that_is_not_json_of_a_checkpoint_is_refused(saved: Path, tmp_path: Path, text: str) -> None:
+    save_file(load_file(saved), tmp_path / "x.safetensors", {"ntre": text})
+    with pytest.raises(InputError, match="no readable metadata"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_weights_without_metadata_are_sent_to_import_weights(saved: Path, tmp_path: Path) -> None:
+    save_file(load_file(saved), tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="import-weights"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_nan_in_a_tensor_is_named(saved: Path, tmp_path: Path) -> None:
+    tensors = load_file(saved)
+    tensors["down_query.0.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "x.safetensors", metadata(saved))
+    with pytest.raises(InputError, match=r"NaN or infinity in down_query\.0\.weight"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_equal_models_are_equal_files(saved: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        loaded = load_checkpoint(saved)
+        save_checkpoint(tmp_path / f"{number}.safetensors", loaded.model, loaded.origin)
+        assert (tmp_path / f"{number}.safetensors").read_bytes() == saved.read_bytes()
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 5000])

@@ -42,6 +42,8 @@ def test_a_config_survives_json(config: ModelConfig) -> None:
         ({"shots": True}, "shots"),
         ({"bins": ()}, "bins"),
         ({"bins": (8, 0)}, "bins"),
+        ({"width": 10**9}, "width"),
+        ({"input_size": 80001}, "4089 or 4097"),
         ({"input_size": 480}, "473 or 481"),
     ],
 )
@@ -61,7 +63,7 @@ def test_from_dict_refuses_unknown_options_and_wrong_types(values: dict[str, obj
 
 @given(st.integers(-50, 5000))
 def test_input_sizes_are_8k_plus_1(size: int) -> None:
-    if size >= 33 and (size - 1) % 8 == 0:
+    if 33 <= size <= 4097 and (size - 1) % 8 == 0:
         assert check_input_size(size) == size
     else:
         with pytest.raises(InputError, match="8k"):

@@ -97,6 +97,8 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
             passed.append(f"{candidate}: the bundle does not hold {precision} for it")
             continue
         if reason := kind.unavailable():
+            if len(candidates) == 1:
+                raise EngineError(f"Engine {candidate} cannot run here: {reason}; `ntre doctor` tells more.")
             passed.append(f"{candidate}: {reason}")
             continue
         chosen = precision or next((p for p in kind.precisions if p in held), held[0])
@@ -107,7 +109,8 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
                 raise
             passed.append(f"{candidate}: {error}")
             continue
-        because = f"; passed over {'; '.join(passed)}" if passed else ""
+        # what would mend the others is the doctor's to tell
+        because = f"; passed over {'; '.join(p.partition(' (')[0] for p in passed)}" if passed else ""
         return Choice(engine, f"{candidate} {chosen}{because}")
     raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
 

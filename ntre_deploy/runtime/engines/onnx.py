@@ -122,4 +122,5 @@ def _run(session: Any, inputs: dict[str, Float]) -> list[Float]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    # one line; ONNX Runtime breaks its sentences, and what comes later is a list
+    return " ".join(" ".join(str(error).splitlines()[:2]).split())[:300] or type(error).__name__

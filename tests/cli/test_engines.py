@@ -1,0 +1,110 @@
+"""Exit code 3: an engine or a package that is asked for is not there, and the message says what to install."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+
+Done = subprocess.CompletedProcess[str]
+
+no_cuda = pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="onnxruntime has CUDA here"
+)
+
+
+@no_cuda
+def test_cuda_asked_for_by_name_never_falls_to_the_cpu(
+    tiny: SimpleNamespace, pictures: SimpleNamespace, support: str, refused: Callable[..., str]
+) -> None:
+    message = refused("segment", tiny.bundle, pictures.photo, "-s", support, "--engine", "onnx-cuda", code=3)
+    assert "pip install 'ntre_deploy[gpu]'" in message
+    assert "ntre doctor" in message
+
+
+@no_cuda
+def test_auto_says_which_engine_it_took_and_why(
+    tiny: SimpleNamespace, pictures: SimpleNamespace, support: str, call: Callable[..., Done]
+) -> None:
+    done = call("segment", tiny.bundle, pictures.photo, "-s", support, "--json")
+    reason = json.loads(done.stdout)["engine"]
+    assert reason.startswith("onnx-cpu fp32; passed over onnx-cuda: ")
+
+
+def failed(done: Done, *words: str) -> None:
+    assert (done.returncode, done.stdout) == (3, ""), done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_without_onnxruntime_every_command_says_what_to_install(
+    tiny: SimpleNamespace,
+    pictures: SimpleNamespace,
+    support: str,
+    ntre: Callable[..., Done],
+    without: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    blocked = without("onnxruntime")
+    done = ntre("segment", tiny.bundle, pictures.photo, "-s", support, cwd=tmp_path, blocked=blocked)
+    failed(done, "onnxruntime is not installed", "pip install 'ntre_deploy[cpu]'")
+    done = ntre("export", tiny.checkpoint, cwd=tmp_path, blocked=blocked)
+    failed(done, "onnxruntime is not installed", "pip install 'ntre_deploy[cpu]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_torch_the_commands_that_need_it_say_what_to_install(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
+) -> None:
+    blocked = without("torch")
+    for arguments in (
+        ("export", tiny.checkpoint),
+        ("import-weights", "random:0", "x.safetensors"),
+        ("bench", tiny.bundle, "--out", "report"),
+    ):
+        failed(ntre(*arguments, cwd=tmp_path, blocked=blocked), "torch", "pip install 'ntre_deploy[export]'")
+    failed(ntre("export", tiny.checkpoint, cwd=tmp_path, blocked=without("onnx")), "onnx", "'ntre_deploy[export]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_finds_nothing_wrong_here(call: Callable[..., Done], tiny: SimpleNamespace) -> None:
+    plain = call("doctor")
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert any(line.startswith("ok") and "CPUExecutionProvider" in line for line in plain.stdout.splitlines())
+    done = call("doctor", "--bundle", tiny.bundle, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["can_run"] is True
+    findings = {finding["subject"]: finding for finding in told["findings"]}
+    assert set(findings["python"]) == {"subject", "status", "text", "fix"}
+    assert findings["engine onnx-cpu"]["status"] == "ok"
+    assert findings["bundle on onnx-cpu fp32"] == {
+        "subject": "bundle on onnx-cpu fp32",
+        "status": "ok",
+        "text": "self-test passed",
+        "fix": "",
+    }
+    for finding in findings.values():
+        assert finding["status"] in ("ok", "absent", "problem")
+        if finding["status"] == "ok":
+            assert finding["fix"] == ""
+
+
+def test_the_doctor_exits_with_3_where_no_engine_can_run(
+    ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = ntre("doctor", "--json", cwd=tmp_path, blocked=without("onnxruntime", "torch"))
+    assert (done.returncode, done.stderr) == (3, "")
+    told = json.loads(done.stdout)
+    assert told["can_run"] is False
+    engines = {f["subject"]: f for f in told["findings"] if f["subject"].startswith("engine")}
+    assert engines["engine onnx-cpu"]["status"] == "absent"
+    assert "pip install 'ntre_deploy[cpu]'" in engines["engine onnx-cpu"]["text"]
+
+
+def test_a_bundle_that_is_not_there_is_bad_input_for_the_doctor_too(refused: Callable[..., str]) -> None:
+    assert "nope.ntre" in refused("doctor", "--bundle", "nope.ntre")
