@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import typer
@@ -45,7 +46,7 @@ def options(
         os.environ["NTRE_DEBUG"] = "1"
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.command,
     "segment": segment.command,
     "bench": bench.command,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
-from ntre_deploy.errors import InputError, did_you_mean, one_of
+from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.options import build
 
 Backbone = Literal["resnet50", "resnet101", "vgg16_bn", "squeezenet1_1"]
 Stem = Literal["deep", "torchvision"]
@@ -100,14 +101,7 @@ class ModelConfig:
         Raises:
             InputError: names the option that is unknown or whose value is of another type.
         """
-        known = {field.name: field.type for field in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise InputError(f"Model option '{name}' is unknown.{did_you_mean(name, known)}")
-            if not _fits(value, known[name]):
-                raise InputError(f"Model option '{name}' has the value {value!r}, which is of the wrong type.")
-        options: dict[str, Any] = {k: tuple(v) if k == "bins" else v for k, v in values.items()}
-        return cls(**options)
+        return build(cls, values, "Model option")
 
 
 def check_input_size(size: int) -> int:
@@ -123,15 +117,3 @@ def check_input_size(size: int) -> int:
     raise InputError(
         f"Input size {size} does not fit; it must be 8k + 1 from 33 to {MAX_INPUT_SIZE}, such as {example}."
     )
-
-
-def _fits(value: object, kind: object) -> bool:
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == tuple[int, ...]:
-        return isinstance(value, (list, tuple)) and all(_fits(v, int) for v in value)
-    return isinstance(value, str)

@@ -1,5 +1,6 @@
 """Prototypical contrastive learning (eq. 10): the target's prototypes attract, those of distracting objects repel."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from ntre_deploy.model.matching import masked_average
 
 Negatives = Literal["do", "bg", "non_target"]
+Gather = Callable[[Tensor], Tensor]
 
 AREA_EPSILON = 0.0005
 _COSINE_EPSILON = 1e-8
@@ -73,12 +75,12 @@ class PrototypeBank:
         held = [new.detach()] + ([self.prototypes[key]] if key in self.prototypes else [])
         self.prototypes[key] = torch.cat(held)[: self.config.size]
 
-    def draw(self, class_id: int, generator: torch.Generator | None = None) -> Tensor:
-        """The class's negatives [n, C]; more than `drawn` are drawn without replacement."""
+    def draw(self, class_id: int, seed: int = 0) -> Tensor:
+        """The class's negatives [n, C]; more than `drawn` are drawn without replacement, by the seed alone."""
         held = self.prototypes[self.key(class_id)]
         if len(held) <= self.config.drawn:
             return held
-        chosen = torch.randperm(len(held), generator=generator)[: self.config.drawn]
+        chosen = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed))[: self.config.drawn]
         return held[chosen.to(held.device)]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -90,23 +92,34 @@ class PrototypeBank:
         self.prototypes = {int(key): value for key, value in state.items()}
 
 
-def contrastive_loss(x: ContrastiveInput, bank: PrototypeBank, generator: torch.Generator | None = None) -> Tensor:
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def contrastive_loss(
+    x: ContrastiveInput, bank: PrototypeBank, seeds: Sequence[int] | None = None, gather: Gather = _identity
+) -> Tensor:
     """The unweighted contrastive loss of a batch; the bank takes this batch's negatives first (released code).
 
     The positive is not in the denominator and the temperature is 1, as in the released code.
+
+    Args:
+        seeds: of the draw of each sample's negatives; None takes the sample's place in the batch.
+        gather: joins [b, ...] of all processes to [B, ...], so that their banks stay equal.
     """
     query, support = _target(x.query_label, x.logits), _target(x.support_label, x.support_bg_logits)
     query_negative = _prototype(x.query_feature, _region(x.query_bg_logits, query, bank.config.negatives))
     support_negative = _prototype(x.support_feature, _region(x.support_bg_logits, support, bank.config.negatives))
-    for class_id in x.classes.unique().tolist():
-        mine = x.classes == class_id
-        bank.add(class_id, torch.cat([query_negative[mine], support_negative[mine]]))
+    everyone, query_all, support_all = (gather(t.detach()) for t in (x.classes, query_negative, support_negative))
+    for class_id in sorted(set(everyone.tolist())):
+        mine = everyone == class_id
+        bank.add(class_id, torch.cat([query_all[mine], support_all[mine]]))
     anchor = _prototype(x.query_feature, x.logits.argmax(1, keepdim=True).to(x.logits.dtype))
     positive = _prototype(x.support_feature, support)
     attraction = F.cosine_similarity(anchor, positive, dim=1, eps=_COSINE_EPSILON).exp()
     losses = []
     for i, class_id in enumerate(x.classes.tolist()):
-        negatives = bank.draw(class_id, generator)
+        negatives = bank.draw(class_id, i if seeds is None else seeds[i])
         repulsion = F.cosine_similarity(anchor[i : i + 1], negatives, dim=1, eps=_COSINE_EPSILON).exp().sum()
         losses.append(-torch.log(attraction[i] / repulsion + 1e-8))
     return torch.stack(losses).mean()

@@ -3,6 +3,7 @@
 Labels are int64 [B, H, W] with 0, 1 (target) and 255 (ignore); logits are [B, 2, h, w] and are resized to the label.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from ntre_deploy.model.matching import resize
 from ntre_deploy.model.ntrenet import Prediction
 
 IGNORE = 255
+
+Share = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,20 @@ class LossWeights:
     inner: float = 0.4
 
 
-def target_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy (eq. 12) at the label's size; 255 is ignored."""
-    return F.cross_entropy(resize(logits, (label.shape[1], label.shape[2])), label, ignore_index=IGNORE)
+def _identity(count: Tensor) -> Tensor:
+    return count
+
+
+def target_loss(logits: Tensor, label: Tensor, share: Share = _identity) -> Tensor:
+    """Cross-entropy (eq. 12) at the label's size, mean over the pixels that are not 255.
+
+    Args:
+        share: gives the mean over all processes of a count of pixels, so that the mean of the processes' losses is the
+            loss of the whole batch.
+    """
+    resized = resize(logits, (label.shape[1], label.shape[2]))
+    total = F.cross_entropy(resized, label, ignore_index=IGNORE, reduction="sum")
+    return total / share((label != IGNORE).sum()).clamp_min(1)
 
 
 def bg_mining_loss(logits: Tensor, label: Tensor, alpha: float = 0.5) -> Tensor:
@@ -51,7 +65,11 @@ def bg_mining_loss(logits: Tensor, label: Tensor, alpha: float = 0.5) -> Tensor:
 
 
 def total_loss(
-    prediction: Prediction, query_label: Tensor, support_labels: Tensor, weights: LossWeights | None = None
+    prediction: Prediction,
+    query_label: Tensor,
+    support_labels: Tensor,
+    weights: LossWeights | None = None,
+    share: Share = _identity,
 ) -> dict[str, Tensor]:
     """All parts without the contrastive term, and their weighted sum under `total`.
 
@@ -59,12 +77,13 @@ def total_loss(
         prediction: of a model in training mode.
         query_label: [B, H, W].
         support_labels: [B, K, H, W].
+        share: as in `target_loss`.
 
     Returns:
         Unweighted `main`, `bg`, `initial`, `inner` (absent where the model has no such part) and `total`.
     """
     weights = weights or LossWeights()
-    parts = {"main": target_loss(prediction.logits, query_label)}
+    parts = {"main": target_loss(prediction.logits, query_label, share)}
     total = parts["main"]
     if prediction.bg_logits is not None:
         terms = [bg_mining_loss(prediction.bg_logits, query_label, weights.alpha)]
@@ -77,6 +96,6 @@ def total_loss(
         ("inner", weights.inner, prediction.inner_logits),
     ):
         if group:
-            parts[name] = torch.stack([target_loss(logits, query_label) for logits in group]).mean()
+            parts[name] = torch.stack([target_loss(logits, query_label, share) for logits in group]).mean()
             total = total + weight * parts[name]
     return parts | {"total": total}

@@ -76,7 +76,7 @@ def test_a_bank_keeps_the_newest_and_draws_without_replacement() -> None:
     for start in range(0, 10, 2):
         bank.add(3, torch.arange(start, start + 2).float()[:, None])
     assert bank.prototypes[3].flatten().tolist() == [8, 9, 6, 7, 4, 5]
-    drawn = bank.draw(3, torch.Generator().manual_seed(0)).flatten().tolist()
+    drawn = bank.draw(3, seed=0).flatten().tolist()
     assert len(set(drawn)) == 4
     assert set(drawn) <= {4, 5, 6, 7, 8, 9}
 
