@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from ntre_deploy.data.dataset import Dataset, open_dataset
+from ntre_deploy.data.dataset import Dataset, _pascal_parts, open_dataset
+from ntre_deploy.data.images import write_png
 from ntre_deploy.errors import InputError
 
 
@@ -27,9 +29,58 @@ def test_coco(coco_file: Callable[[Any], Path], coco_content: dict[str, Any], tm
         assert open_dataset(spec).image("10").shape == (80, 100, 3)
 
 
+@pytest.fixture
+def voc_folder(tmp_path: Path) -> Path:
+    """One train image and one of val, with a mask each."""
+    root = tmp_path / "me@home" / "VOC2012"
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split, image_id in (("train", "2007_000001"), ("val", "2007_000002")):
+        (lists / f"{split}.txt").write_text(image_id)
+        write_png(root / "SegmentationClassAug" / f"{image_id}.png", np.full((50, 50), 3, np.uint8))
+    (lists / "train_noval.txt").write_text("2007_000001")
+    return root
+
+
+def test_pascal(voc_folder: Path, tmp_path: Path) -> None:
+    masks = voc_folder / "SegmentationClassAug"
+    for paths in (str(voc_folder), f"{voc_folder}:", f"{voc_folder}:{masks}"):
+        for ending, name in (("", "val"), ("@val", "val"), ("@train", "train")):
+            assert open_dataset(f"pascal:{paths}{ending}").name == f"pascal:{name}"
+    seen: list[tuple[int, int]] = []
+    dataset = open_dataset(
+        f"pascal:{voc_folder}", cache=tmp_path / "cache", progress=lambda done, total: seen.append((done, total))
+    )
+    assert dataset.images(2) == ("2007_000002",)
+    assert seen == [(1, 1)]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_pascal_errors(voc_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"Split 'trainn' is unknown.*Did you mean 'train'"):
+        open_dataset(f"pascal:{voc_folder}@trainn")
+    with pytest.raises(InputError, match="none is no VOC 2012 folder"):
+        open_dataset(f"pascal:{voc_folder}/none@val")
+    with pytest.raises(InputError, match=f"did you mean 'pascal:{voc_folder}'"):
+        open_dataset(str(voc_folder))
+
+
+def test_pascal_paths_of_windows() -> None:
+    parts = _pascal_parts("", r"C:\VOC2012:D:\sbd@train")
+    assert parts == ("C:\\VOC2012", "D:\\sbd", "train")
+    assert _pascal_parts("", "C:/a@b/VOC") == ("C:/a@b/VOC", None, "val")
+    assert _pascal_parts("", "v:masks@val") == ("v", "masks", "val")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("pascl:/x", "Did you mean 'pascal'"),
+        ("pascal", "names no path"),
+        ("pascal:", "names no path"),
+        ("pascal:@val", "does not name one or two folders"),
+        ("pascal::/masks", "does not name one or two folders"),
+        ("pascal:/a:/b:/c", "does not name one or two folders"),
         ("procedual", "Dataset 'procedual' is unknown.*Did you mean 'procedural'"),
         ("foldr:/x", "Did you mean 'folder'"),
         ("", "is unknown"),
@@ -56,8 +107,8 @@ def test_bare_path_gets_its_kind(picture_folder: Path) -> None:
 def test_no_heavy_imports() -> None:
     code = (
         "import sys\n"
-        "from ntre_deploy.data import coco, dataset, episodes, folder, folds, images, procedural\n"
-        "heavy = {'torch', 'onnxruntime', 'openvino', 'tensorrt', 'pycocotools'} & set(sys.modules)\n"
+        "from ntre_deploy.data import coco, dataset, episodes, folder, folds, images, pascal, procedural, transforms\n"
+        "heavy = {'torch', 'onnxruntime', 'openvino', 'tensorrt', 'pycocotools', 'scipy'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
