@@ -135,8 +135,8 @@ def _compare(
     result.logits_errors.append(float(np.abs(logits - wanted).max() / max(float(np.abs(wanted).max()), 1e-6)))
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What the figures depend on besides the bundle."""
+def environment(threads: int | None) -> dict[str, Any]:
+    """What the figures depend on besides the bundle; `threads` is None where they were left to the engine."""
     from ntre_deploy.versions import versions
 
     return {

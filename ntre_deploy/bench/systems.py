@@ -71,7 +71,7 @@ class Cached:
 
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports."""
-        return self.segmenter.stack(self.segmenter.encode_support(shots))
+        return self.segmenter.stack(self.segmenter.encode_support(shots, allow_unseen=True))
 
     def compute(self, pixels: Float, state: Any) -> Float:
         """The query graph alone."""

@@ -1,0 +1,177 @@
+"""What a training run is: one dataclass for each concern, read from a TOML file."""
+
+import tomllib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ntre_deploy.data.transforms import Augmentation
+from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.contrastive import ContrastiveConfig
+from ntre_deploy.model.losses import LossWeights
+from ntre_deploy.options import build
+
+Optimiser = Literal["sgd", "adamw"]
+Precision = Literal["fp32", "bf16", "fp16"]
+BackboneMode = Literal["frozen", "drift", "finetune"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Episodes to learn from: the base classes of a fold.
+
+    Attributes:
+        dataset: spec as on the command line, such as `coco:instances_train.json`.
+        fold, split: the novel classes of this fold are held back.
+        shots: supports of each episode.
+        workers: processes that load and augment; results do not depend on it.
+    """
+
+    dataset: str = "procedural"
+    fold: int = 0
+    split: str = "interleaved"
+    shots: int = 1
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class OptimiserOptions:
+    """Optimiser and schedule; the defaults are the released code's.
+
+    Attributes:
+        epochs: passes over the images that hold a base class; `steps`, where given, takes its place.
+        batch: episodes of a step, over all processes together.
+        power: of the polynomial schedule, rate x (1 - step / steps) ^ power.
+        clip: largest norm of the gradient; None does not clip.
+        warmup: steps in which the rate grows linearly.
+    """
+
+    kind: Optimiser = "sgd"
+    rate: float = 0.0025
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    power: float = 0.9
+    epochs: int = 150
+    steps: int | None = None
+    batch: int = 4
+    clip: float | None = None
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the run behaves.
+
+    Attributes:
+        seed: of weights, episodes, augmentation and dropout.
+        precision: of the forward pass (autocast).
+        backbone: `frozen` in eval mode; `drift`, frozen weights with BatchNorm statistics that move, as the released
+            code does; `finetune` trains it.
+        dropout: off makes a run independent of how a batch is split over processes.
+        log_every, save_every, validate_every: in steps; 0 validates at the end only.
+        validate_episodes: episodes of the novel classes in each validation.
+    """
+
+    seed: int = 0
+    precision: Precision = "fp32"
+    backbone: BackboneMode = "frozen"
+    dropout: bool = True
+    log_every: int = 10
+    save_every: int = 200
+    validate_every: int = 0
+    validate_episodes: int = 100
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run; `contrastive` None leaves eq. 10 out."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataOptions = field(default_factory=DataOptions)
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    loss: LossWeights = field(default_factory=LossWeights)
+    contrastive: ContrastiveConfig | None = field(default_factory=ContrastiveConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        one_of(self.optimiser.kind, get_args(Optimiser), "optimiser.kind")
+        one_of(self.run.precision, get_args(Precision), "run.precision")
+        one_of(self.run.backbone, get_args(BackboneMode), "run.backbone")
+        low = {
+            "data.shots": (self.data.shots, 1),
+            "data.workers": (self.data.workers, 0),
+            "optimiser.epochs": (self.optimiser.epochs, 1),
+            "optimiser.steps": (self.optimiser.steps or 1, 1),
+            "optimiser.batch": (self.optimiser.batch, 1),
+            "run.log_every": (self.run.log_every, 1),
+            "run.save_every": (self.run.save_every, 1),
+            "run.seed": (self.run.seed, 0),
+        }
+        for name, (value, least) in low.items():
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be {least} or more.")
+        if not self.optimiser.rate > 0:
+            raise InputError(f"optimiser.rate is {self.optimiser.rate}; it must be above 0.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        content = asdict(self)
+        content["model"] = self.model.to_dict()
+        return content
+
+
+_GROUPS: dict[str, type] = {
+    "data": DataOptions,
+    "optimiser": OptimiserOptions,
+    "loss": LossWeights,
+    "contrastive": ContrastiveConfig,
+    "augmentation": Augmentation,
+    "run": RunOptions,
+}
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a TOML file with the tables of `TrainConfig`; what is left out keeps its default.
+
+    `[model] form = "paper"` or `"released"` chooses the defaults of the model; `contrastive = false` leaves it out.
+
+    Raises:
+        InputError: the file is no TOML, or an option is unknown, of another type or out of range.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"Config {path} cannot be read as TOML: {error}.") from error
+    for name in content:
+        one_of(name, ["model", *_GROUPS], f"Config {path}: table")
+    try:
+        options: dict[str, Any] = {}
+        for name, kind in _GROUPS.items():
+            if name == "contrastive" and content.get(name) is False:
+                options[name] = None
+            elif name in content:
+                options[name] = build(kind, _table(content[name], name), f"Option of [{name}]")
+        return TrainConfig(model=_model(_table(content.get("model", {}), "model")), **options)
+    except InputError as error:
+        raise InputError(f"Config {path}: {error}") from error
+
+
+def with_options(config: TrainConfig, group: str, **changes: Any) -> TrainConfig:
+    """A copy with some options of one group changed; None leaves an option as it is."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(config, **{group: replace(getattr(config, group), **given)})
+
+
+def _model(values: dict[str, Any]) -> ModelConfig:
+    form = values.pop("form", "released")
+    one_of(str(form), ("released", "paper"), "model.form")
+    preset = ModelConfig.paper() if form == "paper" else ModelConfig.released()
+    return ModelConfig.from_dict(preset.to_dict() | values)
+
+
+def _table(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"[{name}] is {value!r} where a table is expected.")
+    return dict(value)

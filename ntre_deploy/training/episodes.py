@@ -1,0 +1,83 @@
+"""Training episodes by number: what an episode is depends on seed and number alone, not on workers or processes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.folds import base_classes
+from ntre_deploy.data.images import Pixels
+from ntre_deploy.data.transforms import Augmentation, augment
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.image import InputSpec, prepare_image
+
+# keeps the stream of an epoch's order apart from those of its episodes
+_ORDER = 1
+
+
+# One episode, or a batch of them with a leading axis: `query` float32 [3, S, S]; `query_label` int64 [S, S] of 0, 1,
+# 255; `supports` [K, 3, S, S]; `support_labels` int64 [K, S, S]; `class_id` and `number` int64.
+Item = dict[str, Tensor]
+
+
+class TrainEpisodes(TorchDataset[Item]):
+    """Every image that holds a base class is the query once in an epoch, in a new order each time (after PFENet)."""
+
+    def __init__(
+        self, dataset: Dataset, fold: int, split: str, shots: int, size: int, seed: int, options: Augmentation
+    ) -> None:
+        self.dataset, self.shots, self.size, self.seed, self.options = dataset, shots, size, seed, options
+        names = dataset.class_names
+        base = base_classes(len(names), fold, split)
+        self.images: dict[int, Sequence[str]] = {c: dataset.images(c) for c in base}
+        self.images = {c: images for c, images in self.images.items() if len(images) > shots}
+        if not self.images:
+            raise InputError(
+                f"No base class of fold {fold} of {dataset.name} has the {shots + 1} images that {shots} shots and a "
+                "query need; ask for fewer shots."
+            )
+        holders: dict[str, list[int]] = {}
+        for c, images in self.images.items():
+            for image in images:
+                holders.setdefault(image, []).append(c)
+        self.queries = sorted(holders.items())
+
+    def __len__(self) -> int:
+        """Queries of an epoch; numbers beyond it begin the next epoch."""
+        return len(self.queries)
+
+    def draw(self, number: int) -> tuple[int, str, list[str], np.random.Generator]:
+        """Class, query, supports and the generator for the augmentation of episode `number`, from 0 on."""
+        epoch, place = divmod(number, len(self.queries))
+        order = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, _ORDER])).permutation(len(self.queries))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
+        query, classes = self.queries[order[place]]
+        class_id = int(rng.choice(classes))
+        others = [image for image in self.images[class_id] if image != query]
+        supports = [others[k] for k in rng.choice(len(others), self.shots, replace=False)]
+        return class_id, query, supports, rng
+
+    def __getitem__(self, number: int) -> Item:
+        class_id, query, supports, rng = self.draw(number)
+        pixels, label = self._load(query, class_id, rng)
+        shots = [self._load(image, class_id, rng) for image in supports]
+        return {
+            "query": pixels,
+            "query_label": label,
+            "supports": torch.stack([image for image, _ in shots]),
+            "support_labels": torch.stack([mask for _, mask in shots]),
+            "class_id": torch.tensor(class_id),
+            "number": torch.tensor(number),
+        }
+
+    def _load(self, image_id: str, class_id: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        image: Pixels = self.dataset.image(image_id)
+        mask = self.dataset.mask(image_id, class_id)
+        if mask.shape != image.shape[:2]:
+            raise InputError(f"Image {image_id} of {self.dataset.name} and its mask have different sizes.")
+        image, mask = augment(image, mask, self.size, rng, self.options)
+        pixels, _ = prepare_image(image, InputSpec(self.size))
+        return torch.from_numpy(pixels), torch.from_numpy(mask.astype(np.int64))

@@ -1,0 +1,265 @@
+"""The training loop (paper, section 4.1; released code): a run that is killed and resumed ends as an unbroken one."""
+
+import csv
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.errors import GateError, InputError
+from ntre_deploy.files import atomic_file
+from ntre_deploy.model.checkpoint import save_checkpoint
+from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
+from ntre_deploy.model.losses import total_loss
+from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.training.config import TrainConfig
+from ntre_deploy.training.distributed import Processes
+from ntre_deploy.training.episodes import Item, TrainEpisodes
+from ntre_deploy.training.state import Progress, load_state, save_state
+
+STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetensors", "log.csv"
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class Trainer:
+    """One run: model, optimiser, schedule, bank and files.
+
+    Args:
+        model: with its start weights; it is trained in place.
+        out: folder for checkpoints, state and log.
+        validate: gives the novel classes' mIoU of a model; None does not validate.
+        report: called with the step and its figures at every log entry.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        model: NTRENet,
+        out: Path,
+        validate: Callable[[NTRENet], float] | None = None,
+        report: Report = lambda step, figures: None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.config, self.out, self.validate, self.report = config, out, validate, report
+        self.processes = processes or Processes()
+        self.device = self.processes.device
+        data, options = config.data, config.optimiser
+        if options.batch % self.processes.count:
+            raise InputError(f"A batch of {options.batch} cannot be split over {self.processes.count} processes.")
+        self.local = options.batch // self.processes.count
+        self.episodes = TrainEpisodes(
+            dataset, data.fold, data.split, data.shots, config.model.input_size, config.run.seed, config.augmentation
+        )
+        self.steps = options.steps or options.epochs * math.ceil(len(self.episodes) / options.batch)
+        self.model = model.to(self.device)
+        _prepare(self.model, config)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if options.kind == "sgd":
+            self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
+                trained, options.rate, options.momentum, weight_decay=options.weight_decay
+            )
+        else:
+            self.optimiser = torch.optim.AdamW(trained, options.rate, weight_decay=options.weight_decay)
+        self.trained = trained
+        negatives = config.contrastive if config.model.uses_bg else None
+        self.bank = None if negatives is None else PrototypeBank(negatives)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.run.precision == "fp16")
+        self.progress = Progress()
+
+    def run(self, resume: bool = True) -> Progress:
+        """Train to the last step, from the state in `out` where there is one.
+
+        Raises:
+            InputError: the state belongs to another config, or data cannot be read.
+            GateError: the loss became NaN or infinite; the last good checkpoint is kept.
+        """
+        state = self.out / STATE
+        if resume and state.is_file():
+            self.progress = load_state(state, self.config.to_dict(), self.model, self.optimiser, self.bank)
+            if self.progress.scaler:
+                self.scaler.load_state_dict(self.progress.scaler)
+        network = self._distribute()
+        options = self.config.run
+        rows = _Log(self.out / LOG, self.progress.step) if self.processes.first else None
+        for item in self._batches():
+            step = self.progress.step
+            figures = self._step(network, item, step)
+            self.progress.step = step = step + 1
+            if step % options.log_every == 0 or step == self.steps:
+                if rows is not None:
+                    rows.add(step, figures)
+                self.report(step, figures)
+            if options.validate_every and step % options.validate_every == 0 and step != self.steps:
+                self._validate()
+            if step % options.save_every == 0 and step != self.steps:
+                self._save()
+        if self.progress.step == self.steps:
+            self._validate()
+            self._save()
+        return self.progress
+
+    def _distribute(self) -> nn.Module:
+        if self.processes.count == 1:
+            return self.model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, device_ids=devices)
+
+    def _batches(self) -> Iterator[Item]:
+        batch, rank = self.config.optimiser.batch, self.processes.rank
+        numbers = [
+            [step * batch + rank * self.local + i for i in range(self.local)]
+            for step in range(self.progress.step, self.steps)
+        ]
+        # the seed of a worker does not matter: an episode depends on its number alone
+        workers, pinned = self.config.data.workers, self.device.type == "cuda"
+        loader = DataLoader(self.episodes, batch_sampler=numbers, num_workers=workers, pin_memory=pinned)
+        return iter(loader)
+
+    def _step(self, network: nn.Module, item: Item, step: int) -> dict[str, float]:
+        # dropout draws from the global generator; seeding it by the step makes a resumed run the same
+        seed = np.random.SeedSequence([self.config.run.seed, step, self.processes.rank]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        rate = self._rate(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in item.items()}
+        dtype = _DTYPES[self.config.run.precision]
+        with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
+            prediction = network(batch["query"], batch["supports"], batch["support_labels"])
+        with torch.autocast(self.device.type, enabled=False):
+            parts = self._losses(_as_float32(prediction), batch)
+        figures = {name: self.processes.mean(part.item()) for name, part in parts.items()} | {"rate": rate}
+        if not math.isfinite(figures["total"]):
+            numbers = self.processes.gather(batch["number"]).tolist()
+            _, query, supports, _ = self.episodes.draw(numbers[0])
+            raise GateError(
+                f"The loss became {figures['total']} at step {step + 1} (episodes {numbers[0]} to {numbers[-1]}, the "
+                f"first with query {query} and supports {', '.join(supports)}); the checkpoint of the last save is "
+                "kept. Lower optimiser.rate, or set optimiser.clip."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
+        if self.config.optimiser.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            norm = nn.utils.clip_grad_norm_(self.trained, self.config.optimiser.clip)
+            figures["gradient"] = float(norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return figures
+
+    def _losses(self, prediction: Prediction, batch: Item) -> dict[str, Tensor]:
+        labels = batch["support_labels"]
+        parts = total_loss(prediction, batch["query_label"], labels, self.config.loss, self.processes.share)
+        if self.bank is None or self.config.contrastive is None or prediction.bg_logits is None:
+            return parts
+        terms = []
+        # the released code defines the term for one shot; for more it is the mean over the shots
+        for k, (support, bg_logits) in enumerate(zip(prediction.supports, prediction.support_bg_logits, strict=True)):
+            x = ContrastiveInput(
+                query_feature=prediction.query.feature,
+                support_feature=support.feature,
+                logits=prediction.logits,
+                query_bg_logits=prediction.bg_logits,
+                support_bg_logits=bg_logits,
+                query_label=batch["query_label"],
+                support_label=labels[:, k],
+                classes=batch["class_id"],
+            )
+            seeds = [int(number) * self.config.data.shots + k for number in batch["number"].tolist()]
+            terms.append(contrastive_loss(x, self.bank, seeds, self.processes.gather))
+        parts["contrastive"] = torch.stack(terms).mean()
+        parts["total"] = parts["total"] + self.config.contrastive.weight * parts["contrastive"]
+        return parts
+
+    def _rate(self, step: int) -> float:
+        options = self.config.optimiser
+        warm = min(1.0, (step + 1) / options.warmup) if options.warmup else 1.0
+        return float(options.rate * warm * (1 - step / self.steps) ** options.power)
+
+    def _validate(self) -> None:
+        if self.validate is not None and self.processes.first:
+            self.model.eval()
+            miou = self.validate(self.model)
+            _set_modes(self.model, self.config)
+            self.report(self.progress.step, {"novel_miou": miou})
+            if self.progress.best is None or miou > self.progress.best:
+                self.progress.best = miou
+                self._checkpoint(BEST, {"novel_miou": miou})
+        self.processes.wait()
+
+    def _save(self) -> None:
+        if self.processes.first:
+            self.progress.scaler = self.scaler.state_dict() or None
+            save_state(self.out / STATE, self.config.to_dict(), self.progress, self.model, self.optimiser, self.bank)
+            self._checkpoint(LAST, {})
+        self.processes.wait()
+
+    def _checkpoint(self, name: str, figures: dict[str, float]) -> None:
+        origin: dict[str, Any] = {
+            "head": "trained",
+            "trained_by": "ntre train",
+            "config": self.config.to_dict(),
+            "step": self.progress.step,
+            "steps": self.steps,
+        }
+        save_checkpoint(self.out / name, self.model, origin | figures)
+
+
+class _Log:
+    """`log.csv`; a resumed run drops the rows behind its step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if step and path.is_file():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Add a row and write the file."""
+        self.rows.append({"step": str(step)} | {name: f"{value:.6g}" for name, value in figures.items()})
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_file(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _prepare(model: NTRENet, config: TrainConfig) -> None:
+    for parameter in model.backbone.parameters():
+        parameter.requires_grad_(config.run.backbone == "finetune")
+    for module in model.modules():
+        if isinstance(module, nn.Dropout2d) and not config.run.dropout:
+            module.p = 0.0
+    _set_modes(model, config)
+
+
+def _set_modes(model: NTRENet, config: TrainConfig) -> None:
+    model.train()
+    # BatchNorm statistics of a frozen backbone must not move, unless the released code's drift is wanted
+    if config.run.backbone != "drift":
+        model.backbone.eval()
+
+
+def _as_float32(prediction: Prediction) -> Prediction:
+    def cast32(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.float() if value.is_floating_point() else value
+        if isinstance(value, list):
+            return [cast32(v) for v in value]
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(cast32(v) for v in value))
+        return value
+
+    return Prediction(**{name: cast32(value) for name, value in vars(prediction).items()})
