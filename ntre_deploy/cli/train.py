@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Train NTRENet; killed and started again, it ends as an unbroken run.
 
-    Example: ntre train configs/coco.toml --fold 0 --init squeezenet.safetensors --out runs/fold0
+    Example: ntre train configs/pascal_resnet50_released.toml --fold 0 --out runs/fold0
     """
     from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.files import check_folder

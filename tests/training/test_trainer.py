@@ -237,3 +237,28 @@ def test_a_config_that_cannot_be_is_named(tmp_path: Path, text: str, words: str)
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(InputError, match=words):
         read_config(tmp_path / "c.toml")
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+def test_there_is_a_config_for_every_dataset_backbone_and_form() -> None:
+    names = {
+        f"{d}_{b}_{f}"
+        for d in ("pascal", "coco")
+        for b in ("vgg16", "resnet50", "resnet101")
+        for f in ("released", "paper")
+    }
+    assert {path.stem for path in CONFIGS} == names
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_of_the_paper_reads(path: Path) -> None:
+    from ntre_deploy.training.config import read_config
+
+    config = read_config(path)
+    dataset, backbone, form = path.stem.split("_")
+    assert config.data.dataset.startswith(dataset)
+    assert config.model.backbone.startswith(backbone)
+    assert (config.model.elimination == "once") == (form == "paper")
+    assert config.optimiser.rate == (0.03 if form == "paper" else 0.0025)
