@@ -1,18 +1,19 @@
 """`export_bundle`: a checkpoint to a verified bundle on disk, whole or not at all."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.procedural import ProceduralDataset
-from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.errors import EngineError, GateError, InputError, NtreError
 from ntre_deploy.export.graph import QueryGraph, SupportGraph, feature_sizes
 from ntre_deploy.export.onnx import (
     DEFAULT_OPSET,
@@ -27,15 +28,19 @@ from ntre_deploy.export.verify import Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
-from ntre_deploy.runtime.bundle import SELF_TEST, SelfTest
+from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
-from ntre_deploy.runtime.image import InputSpec, label_map
+from ntre_deploy.runtime.image import InputSpec, label_map, prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 _SEED = 2022
+# share of the input that the target of the self-test covers at least
+_LEAST_TARGET = 0.02
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def export_bundle(
         }
         files: list[FileEntry] = []
         verification = []
+        segmenters: list[Segmenter] = []
         for precision in options.precisions:
             dtype = PRECISIONS[precision]
             contents = {}
@@ -110,10 +116,11 @@ def export_bundle(
                 contents[role] = path.read_bytes()
             progress(f"verifying {precision} against PyTorch")
             engine = OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
-            verification.append(verify(Segmenter(engine, spec, entry), reference, cases))
+            segmenters.append(Segmenter(engine, spec, entry))
+            verification.append(verify(segmenters[-1], reference, cases))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
-        test = self_test(reference, cases[-1])
+        test = make_self_test(reference, cases)
         with saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in vars(test).items()}, path)
         files.append(_entry(path, "self-test", "", "", "", {}))
@@ -126,21 +133,48 @@ def export_bundle(
             versions=versions(),
         )
         (folder / MANIFEST).write_text(manifest.to_json())
+        progress("running the self-test as every user will")
+        bundle = Bundle.open(folder)
+        for segmenter in segmenters:
+            try:
+                segmenter.run_self_test(bundle)
+            except NtreError as error:
+                raise GateError(f"The bundle fails its own self-test and was not written: {error}") from error
     return manifest
 
 
-def self_test(reference: FullNetwork, case: Case, side: int = 160) -> SelfTest:
-    """A small episode from `case`'s first support, and what the training graph makes of it."""
+def make_self_test(reference: FullNetwork, cases: Sequence[Case], side: int = 160) -> SelfTest:
+    """A small episode and what the training graph makes of it.
 
-    def shrink(picture: np.ndarray, method: int) -> np.ndarray:
-        scale = side / max(picture.shape[:2])
-        return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
+    Of the cases' first supports and a few rendered scenes, the one is taken whose decisions are farthest from a tie,
+    so that another processor does not decide one of them otherwise.
+    """
+    scenes = ProceduralDataset(_SEED)
+    rendered = dataset_cases(scenes, _SEED) + dataset_cases(scenes, _SEED + 10)
+    best: tuple[float, SelfTest] | None = None
+    for case in [*cases, *rendered]:
+        image, mask = case.shots[0]
+        query, image = _shrink(case.query, side, cv2.INTER_AREA), _shrink(image, side, cv2.INTER_AREA)
+        mask = _shrink((mask == 1).astype(np.uint8), side, cv2.INTER_NEAREST)
+        if prepare_mask(mask, reference.spec).mean() < _LEAST_TARGET:
+            continue
+        prediction, box = reference.predict(query, reference.prepare([(image, mask)]))
+        logits = prediction.logits.numpy()
+        labels = label_map(logits, box)
+        decisions = [*prediction.initial_logits, *([] if prediction.bg_logits is None else [prediction.bg_logits])]
+        margins = [((x[:, 1] - x[:, 0]).abs().min() / x.abs().max().clamp_min(1e-6)).item() for x in decisions]
+        # both classes in the mask come first: a mask of one class says little
+        rank = (1.0 if 0 < labels.mean() < 1 else 0.0) + min(margins, default=0.0)
+        if best is None or rank > best[0]:
+            best = rank, SelfTest(query, image, mask, labels, logits[0])
+    assert best is not None, "rendered scenes have targets that are large enough"
+    return best[1]
 
-    image, mask = case.shots[0]
-    query, image = shrink(case.query, cv2.INTER_AREA), shrink(image, cv2.INTER_AREA)
-    mask = shrink((mask == 1).astype(np.uint8), cv2.INTER_NEAREST)
-    logits, box = reference.logits(query, reference.prepare([(image, mask)]))
-    return SelfTest(query, image, mask, label_map(logits, box), logits[0])
+
+def _shrink(picture: Pixels, side: int, method: int) -> Pixels:
+    scale = side / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 
 def _check(options: ExportOptions) -> None:

@@ -14,7 +14,6 @@ from ntre_deploy.export.fold import constant, fold_batchnorm
 from ntre_deploy.export.linear import adaptive_pool, resize_chain
 from ntre_deploy.export.prior import normalise, prior
 from ntre_deploy.export.prototypes import FoldedMerge
-from ntre_deploy.model.blocks import F3x3
 from ntre_deploy.model.ntrenet import NTRENet, Stage
 
 Size = tuple[int, int]
@@ -36,12 +35,13 @@ class Margin(nn.Module):
         last = classifier[3]
         assert isinstance(last, nn.Conv2d)
         assert last.bias is not None
+        self.padding = (last.kernel_size[0] // 2, last.kernel_size[1] // 2)
         self.weight = constant(last.weight[1:] - last.weight[:1])
         self.bias = constant(last.bias[1:] - last.bias[:1])
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv(x)).to(torch.float32)
-        return F.conv2d(x, self.weight, self.bias)
+        return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
 
 class Features(nn.Module):
@@ -100,7 +100,7 @@ class StageGraph(nn.Module):
             self.bgem_bias = constant(self.bgem.bias(model.bgmm.prototype.flatten()).to(dtype))
             self.bgem.to(dtype)
         self.matching = FoldedMerge(stage.matching.merge, c, c).to(dtype)
-        self.f3x3: F3x3 = fold_batchnorm(stage.matching.f3x3).to(dtype)
+        self.f3x3 = fold_batchnorm(stage.matching.f3x3).to(dtype)
         self.prior_to_stage = resize_chain(feature, size)
         self.initial: Margin | None = None
         if stage.initial is not None and stage.doem is not None:
@@ -155,7 +155,7 @@ class QueryGraph(nn.Module):
             self.bg_merge = FoldedMerge(model.bgmm.merge, config.width, config.bg_channels)
             self.bg_bias = constant(self.bg_merge.bias(model.bgmm.prototype.flatten()).to(dtype))
             self.bg_merge.to(dtype)
-            self.bg_f3x3: F3x3 = fold_batchnorm(model.bgmm.f3x3).to(dtype)
+            self.bg_f3x3 = fold_batchnorm(model.bgmm.f3x3).to(dtype)
             self.bg_margin = Margin(fold_batchnorm(model.bgmm.classifier))
             self.bg_margin.conv.to(dtype)
         self.once = config.elimination == "once"
@@ -170,7 +170,7 @@ class QueryGraph(nn.Module):
         self.to_next = nn.ModuleList(resize_chain((a, a), f3, (b, b)) for a, b in pairwise(bins)).to(dtype)
         self.to_feature = nn.ModuleList(resize_chain((b, b), f3) for b in bins).to(dtype)
         self.head_merge = fold_batchnorm(model.head.merge).to(dtype)
-        self.head_f3x3: F3x3 = fold_batchnorm(model.head.f3x3).to(dtype)
+        self.head_f3x3 = fold_batchnorm(model.head.f3x3).to(dtype)
         classifier = fold_batchnorm(model.head.classifier)
         self.head_conv = classifier[0].to(dtype)
         self.head_last = classifier[3]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntre_deploy.export.graph import QueryGraph, SupportGraph
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.ntrenet import NTRENet, Prediction
 from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image, prepare_mask
 
 Float = NDArray[np.float32]
@@ -28,7 +28,7 @@ class PreparedSupport(NamedTuple):
 
 
 class FullNetwork:
-    """The training graph on every query: K supports and the query through the whole network."""
+    """The training graph on every query: K supports and the query through the whole network, where the model lies."""
 
     def __init__(self, model: NTRENet, spec: InputSpec) -> None:
         self.model = model.eval()
@@ -42,14 +42,25 @@ class FullNetwork:
 
     def run(self, pixels: Float, support: PreparedSupport) -> Float:
         """Prepared query [3, H, W] -> logits [1, 2, h, w]."""
-        with torch.inference_mode():
-            logits: Float = self.model(torch.from_numpy(pixels)[None], *support).logits.numpy()
+        logits: Float = self._forward(pixels, support).logits.float().cpu().numpy()
         return logits
 
     def logits(self, image: Pixels, support: PreparedSupport) -> tuple[Float, Letterbox]:
         """uint8 image [H, W, 3] -> logits [1, 2, h, w] at feature resolution, and its geometry."""
         pixels, box = prepare_image(image, self.spec)
         return self.run(pixels, support), box
+
+    def predict(self, image: Pixels, support: PreparedSupport) -> tuple[Prediction, Letterbox]:
+        """uint8 image [H, W, 3] -> everything that the network computes on the way, and the image's geometry."""
+        pixels, box = prepare_image(image, self.spec)
+        return self._forward(pixels, support), box
+
+    def _forward(self, pixels: Float, support: PreparedSupport) -> Prediction:
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            query = torch.from_numpy(pixels)[None].to(device)
+            prediction: Prediction = self.model(query, *(x.to(device) for x in support))
+        return prediction
 
 
 class TorchEngine:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -66,9 +67,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise InputError(f"Cannot write {path}: it is no plain file; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _partial(path)
+        temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         os.chmod(temporary, _umask_mode(0o666))
         _fsync(temporary)
@@ -99,7 +99,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise InputError(f"Cannot write {path}: it is no folder; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        temporary = _partial(path)
+        temporary.mkdir(mode=0o700)
         yield temporary
         os.chmod(temporary, _umask_mode(0o777))
         for child in temporary.rglob("*"):
@@ -113,6 +114,11 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    # the name is known before the file is there, so that an interrupt in between still finds what to remove
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
 
 
 def _swap(new: Path, path: Path) -> None:

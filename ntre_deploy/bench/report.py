@@ -20,6 +20,8 @@ FORMAT = "ntre-bench"
 VERSION = 1
 # above this coefficient of variation, a latency is not stable enough to be compared closely
 MAX_COV = 0.025
+# below this number of samples, high percentiles are the maximum by another name
+MIN_SAMPLES = 30
 
 
 def build_report(
@@ -71,6 +73,8 @@ def build_report(
                 f"{label(result)}: times vary by {cov:.0%} (CoV; up to {MAX_COV:.1%} is steady): something else was "
                 "running, or more --count or --rounds are needed"
             )
+        if (n := system["latency_ms"]["total"]["n"]) < MIN_SAMPLES:
+            warnings.append(f"{label(result)}: {n} samples; p99 needs {MIN_SAMPLES} or more, by --count or --rounds")
     load, cores = environment.get("load_before"), environment.get("cores")
     if load is not None and cores is not None and load + environment["threads"] > cores + 0.5:
         warnings.append(f"the machine was busy (load {load:.1f} on {cores} cores) before the run")

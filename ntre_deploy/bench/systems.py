@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import sha256
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import available_engines, open_engine
+from ntre_deploy.runtime.engines import available_engines, engine_precisions, open_engine
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -71,7 +72,7 @@ class Cached:
 
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports."""
-        return self.segmenter.stack(self.segmenter.encode_support(shots, allow_unseen=True))
+        return self.segmenter.stack(self.segmenter.encode_support([(i, m == 1) for i, m in shots], allow_unseen=True))
 
     def compute(self, pixels: Float, state: Any) -> Float:
         """The query graph alone."""
@@ -115,6 +116,7 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
     from ntre_deploy.model.checkpoint import load_checkpoint
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     spec: InputSpec = bundle.manifest.input
     entry = bundle.manifest.model
     model = load_checkpoint(checkpoint).model
@@ -129,7 +131,7 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
         if reason:
             skipped[name] = reason
             continue
-        for precision in bundle.precisions(name.partition("-")[0]):
+        for precision in engine_precisions(bundle, name):
             engine = open_engine(bundle, name, precision, threads).engine
             systems.append(Cached(Segmenter(engine, spec, entry), name, precision))
     return systems, skipped

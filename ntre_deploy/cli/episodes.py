@@ -13,29 +13,38 @@ if TYPE_CHECKING:
     from ntre_deploy.data.episodes import EpisodeSet
 
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="procedural[:SEED], coco:FILE.json[:IMAGES] or folder:PATH.", metavar="SPEC")
+    str,
+    typer.Option(
+        "--dataset", metavar="SPEC", help="procedural[:SEED], coco:FILE.json[:IMAGES], pascal:VOC[@train], folder:PATH."
+    ),
 ]
 EpisodesOption = Annotated[
     Path | None, typer.Option("--episodes", help="Episode file to run; drawn and written there if it is absent.")
 ]
-ShotsOption = Annotated[int, typer.Option("--shots", min=1, help="Supports of each episode.")]
-CountOption = Annotated[int, typer.Option("--count", min=1, help="Number of episodes to draw.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")]
+# no defaults here: an existing episode file has its own values, and one that differs must be an error
+ShotsOption = Annotated[int | None, typer.Option("--shots", min=1, help="Supports of each episode. (default: 1)")]
+CountOption = Annotated[int | None, typer.Option("--count", min=1, help="Episodes to draw. (default: 20; eval 1000)")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw. (default: 0)")]
 FoldOption = Annotated[int | None, typer.Option("--fold", help="Draw only from the novel classes of this fold (0-3).")]
-SplitOption = Annotated[str, typer.Option("--split", help="How folds are cut: interleaved or contiguous.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="How folds are cut: contiguous or interleaved. (default: the latter)")
+]
+
+_SPLIT = "interleaved"
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What the options say."""
+    """What the options say; None is left to the episode file, or to the default."""
 
     dataset: str
-    episodes: Path | None
-    shots: int
-    count: int
-    seed: int
-    fold: int | None
-    split: str
+    episodes: Path | None = None
+    shots: int | None = None
+    count: int | None = None
+    seed: int | None = None
+    fold: int | None = None
+    split: str | None = None
+    default_count: int = 20
 
 
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
@@ -48,7 +57,7 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     from ntre_deploy.data.episodes import read_episodes, sample_episodes, write_episodes
     from ntre_deploy.data.folds import SPLITS, novel_classes
 
-    one_of(draw.split, SPLITS, "Split")
+    cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
     dataset = open_dataset(draw.dataset)
     if draw.episodes is not None and draw.episodes.exists():
         found = read_episodes(draw.episodes)
@@ -57,19 +66,35 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
                 f"Episodes {draw.episodes} were drawn from {found.dataset}, not from {dataset.name}; "
                 "pass the dataset that they belong to."
             )
+        _check_same(draw, found)
         return dataset, found
+    shots = draw.shots or 1
     classes = list(dataset.class_names)
     if draw.fold is not None:
-        classes = list(novel_classes(len(classes), draw.fold, draw.split))
-    usable = [c for c in classes if len(dataset.images(c)) > draw.shots]
+        classes = list(novel_classes(len(classes), draw.fold, cut))
+    usable = [c for c in classes if len(dataset.images(c)) > shots]
     if not usable:
         most = max(len(dataset.images(c)) for c in classes)
         raise InputError(
-            f"No class of {dataset.name} has the {draw.shots + 1} images that {draw.shots} shots and a query need; "
+            f"No class of {dataset.name} has the {shots + 1} images that {shots} shots and a query need; "
             f"its largest has {most}: ask for --shots {max(most - 1, 1)} or fewer."
         )
-    split = "all" if draw.fold is None else draw.split
-    drawn = sample_episodes(dataset, usable, draw.shots, draw.count, draw.seed, split=split, fold=draw.fold)
+    split = "all" if draw.fold is None else cut
+    count = draw.count or draw.default_count
+    drawn = sample_episodes(dataset, usable, shots, count, draw.seed or 0, split=split, fold=draw.fold)
     if draw.episodes is not None:
         write_episodes(draw.episodes, drawn)
     return dataset, drawn
+
+
+def _check_same(draw: Draw, found: "EpisodeSet") -> None:
+    there = {"shots": found.shots, "count": len(found.episodes), "seed": found.seed, "fold": found.fold}
+    if found.fold is not None:
+        there["split"] = found.split  # type: ignore[assignment]
+    for name, value in there.items():
+        given = getattr(draw, name)
+        if given is not None and given != value:
+            raise InputError(
+                f"--{name} {given} was asked for, but the episodes of {draw.episodes} have {name} {value}; "
+                f"leave out --{name}, or name a new file."
+            )

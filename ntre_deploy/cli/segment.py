@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
@@ -58,24 +56,30 @@ def command(
     inputs = [*photos, *(path for pairs in shots_of.values() for pair in pairs for path in pair), *(memory or [])]
     _check_outputs(out, photos, inputs)
     from ntre_deploy.data.images import read_image, read_mask
+    from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
     arrays = {name: [(read_image(i), read_mask(m)) for i, m in pairs] for name, pairs in shots_of.items()}
     loaded = [SupportMemory.load(path) for path in memory or []]
     _check_names([*arrays, *(item.name for item in loaded)])
+    for folder in (out, save_memory):
+        if folder is not None:
+            check_folder(folder)
+    for path in photos:  # all of them before the first result is written
+        read_image(path)
     segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
     if dataset is not None:
-        draw = Draw(dataset, None, shots, count, seed, None, "interleaved")
+        draw = Draw(dataset, None, shots, count, seed)
         results = segment_episodes(segmenter, draw, out, as_json)
     else:
         memories = [segmenter.encode_support(pairs, name) for name, pairs in arrays.items()] + loaded
         segmenter.stack(memories)  # refuses memories of another model before anything is written
+        results = _segment_photos(segmenter, photos, memories, out, as_json)
         if save_memory is not None:
             for item in memories:
                 item.save(save_memory / f"{item.name}.safetensors")
                 note(f"wrote {save_memory / item.name}.safetensors ({item.shots} shots)")
-        results = _segment_photos(segmenter, photos, memories, out, as_json)
     if as_json:
         print_json({"engine": segmenter.reason, "results": results})
         return
@@ -93,7 +97,7 @@ def _check_choice(
     save_memory: Path | None,
 ) -> None:
     if dataset is not None:
-        if images or support or memory:
+        if images or support or memory or save_memory:
             raise InputError("--dataset brings its own images and supports; give it alone or leave it out.")
         return
     if not support and not memory:
@@ -104,14 +108,14 @@ def _check_choice(
 
 def _photos(given: list[Path]) -> list[Path]:
     """The photos that the arguments name, each with a header that can be read and a name of its own."""
-    from ntre_deploy.data.images import image_size
+    from ntre_deploy.data.images import IMAGE_SUFFIXES, image_size
 
     photos: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
-                raise InputError(f"Folder {path} holds no photos ({', '.join(_SUFFIXES)}).")
+                raise InputError(f"Folder {path} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")
             photos += inside
         else:
             photos.append(path)
@@ -186,11 +190,13 @@ def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool 
 
     data, drawn = open_episodes(draw)
     results, rows, score = [], [], Score()
-    with counting(draw.count, "segmenting", quiet) as advance:
+    with counting(len(drawn.episodes), "segmenting", quiet) as advance:
         for number, episode in enumerate(drawn.episodes):
             pairs = [(data.image(i), data.mask(i, episode.class_id)) for i in episode.supports]
             query, truth = data.image(episode.query), data.mask(episode.query, episode.class_id)
-            labels = segmenter.segment(query, segmenter.encode_support(pairs, episode.class_name))
+            shots = [(image, mask == 1) for image, mask in pairs]  # 255 is never the target in a dataset
+            memory = segmenter.encode_support(shots, episode.class_name, allow_unseen=True)
+            labels = segmenter.segment(query, memory)
             score.add(episode.class_id, labels, truth)
             stem = plain_name(f"{number:03d}_{episode.class_name}")
             results.append({"query": episode.query, "class": episode.class_name} | _write(out, stem, query, labels, 1))

@@ -9,6 +9,9 @@ from ntre_deploy.cli.console import note, print_json
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.model.ntrenet import NTRENet
     from ntre_deploy.training.config import TrainConfig
 
@@ -42,7 +45,8 @@ def command(
     data = open_dataset(options.data.dataset)
     check_folder(out)
     processes = Processes.join()
-    trainer = Trainer(options, data, model, out, processes=processes)
+    validate = validation(options, data)
+    trainer = Trainer(options, data, model, out, validate, processes=processes)
 
     def report(step: int, figures: dict[str, float]) -> None:
         if processes.first and not as_json:
@@ -60,6 +64,25 @@ def command(
         print_json({"checkpoint": str(out / LAST), "steps": progress.step, "best": progress.best})
     else:
         print(f"wrote {out / LAST} after {progress.step} steps")
+
+
+def validation(config: "TrainConfig", dataset: "Dataset") -> "Callable[[NTRENet], float] | None":
+    """The novel classes' mIoU on fixed episodes of the training dataset; None where they have too few images."""
+    from ntre_deploy.data.episodes import sample_episodes
+    from ntre_deploy.data.folds import novel_classes
+    from ntre_deploy.export.torch_engines import FullNetwork
+    from ntre_deploy.runtime.image import InputSpec
+    from ntre_deploy.training.evaluator import evaluate
+    from ntre_deploy.training.runs import NetworkRun
+
+    data, spec = config.data, InputSpec(config.model.input_size)
+    novel = novel_classes(len(dataset.class_names), data.fold, data.split)
+    usable = [c for c in novel if len(dataset.images(c)) > data.shots]
+    if not usable:
+        return None
+    count = config.run.validate_episodes
+    episodes = sample_episodes(dataset, usable, data.shots, count, config.run.seed, split=data.split, fold=data.fold)
+    return lambda model: evaluate(NetworkRun(FullNetwork(model, spec)), dataset, episodes).miou
 
 
 def start_model(config: "TrainConfig", init: Path | None) -> "NTRENet":

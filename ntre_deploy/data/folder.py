@@ -7,10 +7,9 @@ from types import MappingProxyType
 import numpy as np
 
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
-from ntre_deploy.data.images import Pixels, image_size, read_image, read_mask
+from ntre_deploy.data.images import IMAGE_SUFFIXES, Pixels, image_size, read_image, read_mask
 from ntre_deploy.errors import InputError, did_you_mean
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Lossy formats smear 0 and 1 into other values, so they are no masks
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 

@@ -17,6 +17,10 @@ from ntre_deploy.files import atomic_file
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Pillow's modes of more than 8 bits
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_MAX_16 = 65_535
 # Pillow's decoders raise all of these on damaged files
 _DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError)
 
@@ -57,13 +61,23 @@ def read_image(path: str | Path) -> Pixels:
     """Read a photo as RGB.
 
     Returns:
-        uint8 [H, W, 3], EXIF orientation applied; transparency is dropped, grey is repeated.
+        uint8 [H, W, 3], EXIF orientation applied; transparency is dropped, grey is repeated, 16 bits become 8.
 
     Raises:
-        InputError: the file is missing, is no image, is damaged, or declares more than `MAX_PIXELS` pixels.
+        InputError: the file is missing, is no image, is damaged, has floating-point values, or declares more than
+            `MAX_PIXELS` pixels.
     """
     path = Path(path)
     with _open(path, "Image") as image:
+        if image.mode in _DEEP:
+            grey = np.asarray(_decode(image, path, "Image", None))
+            if grey.min() < 0 or grey.max() > _MAX_16:
+                raise InputError(f"Image {path} has values outside 16 bits; save it with 8 or 16 bits a channel.")
+            # Pillow's own conversion would cut everything above 255
+            eight = (grey.astype(np.uint32) * 255 + _MAX_16 // 2) // _MAX_16
+            return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode == "F":
+            raise InputError(f"Image {path} holds floating-point values, whose range is unknown; save it with 8 bits.")
         return np.asarray(_decode(image, path, "Image", "RGB"), dtype=np.uint8)
 
 

@@ -67,11 +67,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if version != VERSION:
         raise InputError(f"Checkpoint {path} has format version {version}; this version of ntre reads {VERSION}.")
     config = ModelConfig.from_dict(options)
-    model = NTRENet(config)
-    fill(model, tensors, f"Checkpoint {path}")
+    # without memory and random numbers of its own: a small file must not ask for more than it brings
+    with torch.device("meta"):
+        model = NTRENet(config)
+    check_fit(model, tensors, f"Checkpoint {path}")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"Checkpoint {path} holds NaN or infinity in {name}; take an earlier checkpoint.")
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in model.state_dict() if name.endswith(_COUNTER)}
+    model.load_state_dict(tensors | counters, assign=True)
     return Checkpoint(model.eval(), origin)
 
 
@@ -94,6 +98,20 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> N
     """Copy `tensors` into `module`, every one of both sides.
 
     Raises:
+        InputError: as `check_fit`.
+    """
+    check_fit(module, tensors, what)
+    own = module.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if not name.endswith(_COUNTER):
+                own[name].copy_(tensor)
+
+
+def check_fit(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Check that names and shapes of `tensors` are those of `module`.
+
+    Raises:
         InputError: names the tensors that are missing, extra or of another shape.
     """
     own = module.state_dict()
@@ -110,9 +128,6 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> N
             problems.append(f"{name} has shape {found} where {expected} is expected")
     if problems:
         raise InputError(f"{what} does not fit the network: {'; '.join(problems[:4])}.")
-    with torch.no_grad():
-        for name in wanted:
-            own[name].copy_(tensors[name])
 
 
 def _some(names: list[str]) -> str:

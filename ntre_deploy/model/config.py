@@ -30,7 +30,8 @@ class ModelConfig:
         width: channels C of every head feature and prototype.
         bg_channels: channels of the learned BG prototype P_BG (figure 6: 640; released: 256).
         bg_init: start value of P_BG (paper: random, released: zeros).
-        f3x3: `residual` pair of 3x3 convolutions (released) or a `plain` one (eq. 1, 2, 6).
+        f3x3: the F_3x3 of eq. 1, 2, 6: a `residual` pair of 3x3 convolutions and a 3x3 + 1x1 classifier (released), or
+            two `plain` 3x3 convolutions, the second to two classes (paper; its text leaves open what else there is).
         do_prototype: eq. 8's `masked_mean`, or the released `mean` of the masked feature over all pixels.
         elimination: BGEM, matching and DOEM `per_bin` of the feature pyramid (released) or `once` (paper).
         area_epsilon: added to the mask's area in masked average pooling, in pixels.
@@ -64,6 +65,9 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
                 raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
+        object.__setattr__(self, "bins", tuple(self.bins))
+        if not 0 < self.area_epsilon <= 1:
+            raise InputError(f"area_epsilon is {self.area_epsilon}; it must be above 0 and at most 1.")
         if not 1 <= len(self.bins) <= _MAX_BINS or any(type(b) is not int or not 1 <= b <= 512 for b in self.bins):
             raise InputError(f"bins is {list(self.bins)}; it must be 1 to {_MAX_BINS} whole numbers from 1 to 512.")
 

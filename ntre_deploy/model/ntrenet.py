@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntre_deploy.model.backbones import build_backbone
-from ntre_deploy.model.blocks import F3x3, classifier, merge
+from ntre_deploy.model.blocks import F3x3, classifier, features, merge
 from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.matching import expand_as, masked_average, prior_mask, resize
 
@@ -71,8 +71,8 @@ class BGMM(nn.Module):
         shape = (1, config.bg_channels, 1, 1)
         self.prototype = nn.Parameter(torch.zeros(shape) if config.bg_init == "zeros" else torch.randn(shape))
         self.merge = merge(c + config.bg_channels, c, dropout=0.5)
-        self.f3x3 = F3x3(c, config.f3x3)
-        self.classifier = classifier(c)
+        self.f3x3 = features(c, config.f3x3)
+        self.classifier = classifier(c, config.f3x3)
 
     def forward(self, feature: Tensor) -> Tensor:
         """[B, C, h, w] -> logits [B, 2, h, w]; class 1 is background (eq. 1 for the query, eq. 2 for a support)."""
@@ -89,7 +89,7 @@ class Matching(nn.Module):
         super().__init__()
         c = config.width
         self.merge = merge(2 * c + 1, c)
-        self.f3x3 = F3x3(c, config.f3x3)
+        self.f3x3 = features(c, config.f3x3)
 
     def forward(self, x: Tensor, prototype: Tensor, prior: Tensor) -> Tensor:
         """x [B, C, b, b], prototype [B, C], prior [B, 1, h4, w4] -> [B, C, b, b]."""
@@ -109,7 +109,7 @@ class Stage(nn.Module):
         self.area_epsilon = config.area_epsilon
         self.bgem = merge(c + config.bg_channels, c) if config.bgem else None
         self.matching = Matching(config)
-        self.initial = classifier(c) if config.doem else None
+        self.initial = classifier(c, config.f3x3) if config.doem else None
         self.doem = merge(2 * c, c) if config.doem else None
 
     def forward(self, q: Tensor, prediction: Prediction, bg_prototype: Tensor | None) -> Tensor:

@@ -146,6 +146,8 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
     config = replace(config, **detect(tensors, what))
     origin: dict[str, Any] = {"source": path.name, "backbone": "imported"}
     if "bg_prototype" in tensors:
+        if config.elimination == "once" or config.f3x3 == "plain":
+            raise InputError(f"{what} are of the released form; leave out --form paper.")
         head = tensors.get("down_query.0.weight")
         config = replace(
             config,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ntre_deploy.errors import NtreError
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import available_engines
+from ntre_deploy.runtime.engines import available_engines, engine_precisions
 from ntre_deploy.runtime.segmenter import Segmenter
 
 Status = Literal["ok", "absent", "problem"]
@@ -185,7 +185,7 @@ def _bundle(path: Path) -> Iterator[Finding]:
         yield Finding("bundle", "problem", str(error))
         return
     for name, reason in available_engines().items():
-        for precision in bundle.precisions(name.partition("-")[0]):
+        for precision in engine_precisions(bundle, name):
             subject = f"bundle on {name} {precision}"
             if reason:
                 yield Finding(subject, "absent", reason)

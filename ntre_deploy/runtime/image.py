@@ -109,7 +109,9 @@ def prepare_mask(mask: Pixels, spec: InputSpec) -> Float:
 def linear_map(n_out: int, n_in: int) -> Float:
     """Bilinear resize with aligned corners along one axis, as a matrix [n_out, n_in]."""
     positions = np.linspace(0, n_in - 1, n_out) if n_out > 1 else np.zeros(1)
-    return _taps(positions, n_in)
+    matrix = _taps(positions, n_in)
+    matrix.setflags(write=False)  # the cache hands it out again
+    return matrix
 
 
 @lru_cache(maxsize=16)

@@ -8,13 +8,19 @@ from typing import Any
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
+from ntre_deploy.model.config import MAX_INPUT_SIZE
 from ntre_deploy.runtime.image import InputSpec
 
 FORMAT = "ntre-bundle"
 SCHEMA = 1
 MANIFEST = "manifest.json"
-# the largest input that the runtime prepares, in pixels
-MAX_SIZE = 4097
+# how the runtime prepares an image; another version may know others, and must not be misread by this one
+CONVENTION = {
+    "channels": "RGB",
+    "scale": "(pixel - mean) / std, pixels in 0..255",
+    "protocol": "exact",
+    "resize": "letterbox at the top left, bilinear with pixel centres aligned, area average below factor 0.5",
+}
 _MAX_BYTES = 4 << 20
 _MAX_NUMBER = 1e6
 # no separators, drive letters, hidden names or line breaks, and short enough for every file system
@@ -80,14 +86,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        convention = {
-            "channels": "RGB",
-            "scale": "(pixel - mean) / std, pixels in 0..255",
-            "protocol": "exact",
-            "resize": "letterbox at the top left, bilinear with pixel centres aligned, area average below factor 0.5",
-        }
         content: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA} | asdict(self)
-        content["input"] |= convention
+        content["input"] |= CONVENTION
         return json.dumps(content, indent=2) + "\n"
 
 
@@ -136,9 +136,15 @@ def _parse(content: dict[str, Any]) -> Manifest:
     names = [entry.name for entry in files]
     if len(set(names)) != len(names):
         raise InputError("a file is listed twice.")
+    kinds = [(entry.role, entry.engine, entry.precision_found) for entry in files]
+    if len(set(kinds)) != len(kinds):
+        raise InputError("two files have the same role, engine and precision.")
     size = _positive(spec["size"], "input.size")
-    if size > MAX_SIZE:
-        raise InputError(f"input.size is {size}; at most {MAX_SIZE} is supported.")
+    if size > MAX_INPUT_SIZE:
+        raise InputError(f"input.size is {size}; at most {MAX_INPUT_SIZE} is supported.")
+    for key, value in CONVENTION.items():
+        if spec[key] != value:
+            raise InputError(f"input.{key} is {_shown(spec[key])}, which this version of ntre does not know.")
     sides = [_positive(v, "feature_size") for v in _list(model["feature_size"], "feature_size", 2)]
     mean = [_number(v, "mean") for v in _list(spec["mean"], "mean", 3)]
     std = [_number(v, "std") for v in _list(spec["std"], "std", 3)]

@@ -67,7 +67,7 @@ class Segmenter:
         choice = open_engine(opened, engine, precision, threads)
         segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model, choice.reason)
         if self_test:
-            segmenter._check(opened)
+            segmenter.run_self_test(opened)
         return segmenter
 
     def clone(self) -> "Segmenter":
@@ -75,7 +75,11 @@ class Segmenter:
         return Segmenter(self.engine.clone(), self.spec, self.model, self.reason)
 
     def encode_support(
-        self, shots: Sequence[tuple[Pixels, NDArray[np.generic]]], name: str = "support"
+        self,
+        shots: Sequence[tuple[Pixels, NDArray[np.generic]]],
+        name: str = "support",
+        *,
+        allow_unseen: bool = False,
     ) -> SupportMemory:
         """Encode one class from its annotated images.
 
@@ -83,10 +87,11 @@ class Segmenter:
             shots: pairs of a uint8 RGB image [H, W, 3] and its mask [H, W] (booleans, 0/1, 0/255, or 0/1 with 255 as
                 "ignore").
             name: of the class, for messages and files.
+            allow_unseen: take a target that vanishes at the network's resolution: evaluation has to run every episode.
 
         Raises:
-            InputError: no shots, a mask of another size than its image, an empty mask, or one so small that nothing is
-                left of it at the network's resolution.
+            InputError: no shots, a mask of another size than its image, an empty mask, or (unless `allow_unseen`) one
+                so small that nothing is left of it at the network's resolution.
             EngineError: the engine failed.
         """
         if not shots:
@@ -109,7 +114,7 @@ class Segmenter:
             pixels, _ = prepare_image(image, self.spec)
             prototype, found = self.engine.support(pixels[None], prepare_mask(mask, self.spec)[None, None])
             compact = compact_keys(found[0])
-            if compact.shape[1] == 0:
+            if compact.shape[1] == 0 and not allow_unseen:
                 raise InputError(
                     f"{what}: the target is too small to be seen at the network's {self.spec.size} pixels; "
                     "crop the image around it."
@@ -172,7 +177,13 @@ class Segmenter:
                 )
         return stack_memories(memories)
 
-    def _check(self, bundle: Bundle) -> None:
+    def run_self_test(self, bundle: Bundle) -> None:
+        """Run a bundle's self-test.
+
+        Raises:
+            InputError: the bundle has none, or one that does not fit.
+            EngineError: masks or logits are not those of the PyTorch network.
+        """
         test = bundle.self_test()
         memory = self.encode_support([(test.support_image, test.support_mask)], "self-test")
         logits, box = self.logits(test.image, memory)

@@ -1,5 +1,6 @@
 """Support memories: what the network keeps of annotated images, so that queries never touch them again."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from ntre_deploy.files import atomic_file, reading, saving_tensors
 Float = NDArray[np.float32]
 
 FORMAT = "ntre-support"
-VERSION = "1"
+VERSION = 1
+_KEY = "ntre"
 # few distinct sizes of the key axis mean few shapes for an engine to plan for
 _KEY_SIZES = (64, 128, 256, 512, 1024, 2048)
+# no key is negative, so the query graph knows padding by it
+_NO_SHOT = -1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,8 @@ class SupportMemory:
             InputError: the file cannot be written.
         """
         tensors = {"prototype": self.prototype} | {f"keys.{i}": k for i, k in enumerate(self.keys)}
-        metadata = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model}
+        content = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model}
+        metadata = {_KEY: json.dumps(content, sort_keys=True)}  # several entries would be ordered at random
         with atomic_file(Path(path)) as temporary, saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
 
@@ -70,19 +75,29 @@ class SupportMemory:
         # a dtype that NumPy lacks raises AttributeError or KeyError
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"{path} is not a readable support memory: {error}.") from error
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        content = _content(metadata.get(_KEY, ""))
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
             raise InputError(f"{path} is no support memory of version {VERSION}; make one with `encode_support`.")
         prototype = tensors.pop("prototype", np.empty(0))
         keys = [tensors.get(f"keys.{i}", np.empty(0)) for i in range(len(tensors))]
         right = (
             bool(keys)
-            and all(a.dtype == np.float32 and a.size and np.isfinite(a).all() for a in (prototype, *keys))
+            and all(a.dtype == np.float32 and np.isfinite(a).all() for a in (prototype, *keys))
+            and prototype.size > 0
             and prototype.ndim == 1
-            and all(k.ndim == 2 and k.shape[0] == keys[0].shape[0] for k in keys)
+            and all(k.ndim == 2 and k.shape[0] == keys[0].shape[0] > 0 for k in keys)
         )
         if not right:
             raise InputError(f"{path} does not hold the arrays of a support memory; make it again.")
-        return cls(metadata.get("name", ""), prototype, tuple(keys), metadata.get("model", ""))
+        return cls(str(content.get("name", "")), prototype, tuple(keys), str(content.get("model", "")))
+
+
+def _content(text: str) -> dict[str, object]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def compact_keys(keys: Float) -> Float:
@@ -94,9 +109,9 @@ def compact_keys(keys: Float) -> Float:
 
 
 def stack_memories(memories: Sequence[SupportMemory]) -> tuple[Float, Float]:
-    """Prototypes [N, C] and keys [N, K, D, M] of N classes, padded with zeros.
+    """Prototypes [N, C] and keys [N, K, D, M] of N classes, padded with zero columns.
 
-    K is the largest number of shots; the query graph leaves shots without keys out of the mean.
+    K is the largest number of shots; a class with fewer gets shots of -1, which the query graph leaves out of the mean.
     """
     shots = max(memory.shots for memory in memories)
     depth = memories[0].keys[0].shape[0]
@@ -104,6 +119,7 @@ def stack_memories(memories: Sequence[SupportMemory]) -> tuple[Float, Float]:
     width = next((size for size in _KEY_SIZES if size >= needed), needed)
     stacked = np.zeros((len(memories), shots, depth, width), np.float32)
     for n, memory in enumerate(memories):
+        stacked[n, memory.shots :] = _NO_SHOT
         for k, keys in enumerate(memory.keys):
             stacked[n, k, :, : keys.shape[1]] = keys
     return np.stack([memory.prototype for memory in memories]), stacked

@@ -206,10 +206,16 @@ class Trainer:
         self.processes.wait()
 
     def _checkpoint(self, name: str, figures: dict[str, float]) -> None:
+        data = self.config.data
+        config = self.config.to_dict()
+        del config["data"]["dataset"]  # a spec may hold paths of this machine, and checkpoints travel
         origin: dict[str, Any] = {
             "head": "trained",
             "trained_by": "ntre train",
-            "config": self.config.to_dict(),
+            "dataset": self.episodes.dataset.name,
+            "fold": data.fold,
+            "split": data.split,
+            "config": config,
             "step": self.progress.step,
             "steps": self.steps,
         }

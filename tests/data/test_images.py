@@ -76,13 +76,30 @@ def test_exif_orientation(tmp_path: Path, orientation: int, corner: tuple[int, i
     assert np.count_nonzero(upright) == 3
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "F", "I") else "x.png")
+    path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "I") else "x.png")
     Image.new(mode, (5, 3)).save(path)
     pixels = read_image(path)
     assert pixels.shape == (3, 5, 3)
     assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_become_8_by_their_upper_byte(tmp_path: Path, suffix: str) -> None:
+    ramp = np.linspace(0, 65535, 256).round().astype(np.uint16)[None]
+    Image.fromarray(ramp).save(tmp_path / f"x.{suffix}")
+    pixels = read_image(tmp_path / f"x.{suffix}")
+    np.testing.assert_array_equal(pixels, np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "words"), [("F", 0.5, "floating-point"), ("I", 70_000, "16 bits"), ("I", -1, "16 bits")]
+)
+def test_values_without_a_known_range_are_refused(tmp_path: Path, mode: str, value: float, words: str) -> None:
+    Image.new(mode, (5, 3), value).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match=words):
+        read_image(tmp_path / "x.tif")
 
 
 def test_one_pixel(tmp_path: Path) -> None:

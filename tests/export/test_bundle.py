@@ -49,7 +49,7 @@ def test_the_self_test_is_the_pytorch_networks_answer(exported: Path, tiny_check
 def test_a_failed_verification_leaves_no_bundle(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verification.TOLERANCES, "fp32", verification.Tolerance(1e-12, 1.0))
+    monkeypatch.setitem(verification.TOLERANCES, "fp32", verification.Tolerance(1.0, 1e-12))
     with pytest.raises(GateError, match="differs from PyTorch"):
         export_bundle(tiny_checkpoint, tmp_path / "x.ntre", ExportOptions())
     assert not list(tmp_path.iterdir())
@@ -93,3 +93,40 @@ def test_another_input_size_is_another_model_to_support_memories(
     assert manifest["model"]["feature_size"] == [13, 13]
     assert manifest["model"]["id"] != Bundle.open(exported).manifest.model.id
     assert Segmenter.load(out).spec.size == 97  # and its self-test passes
+
+
+def test_a_target_that_shrinks_to_nothing_does_not_become_the_self_test(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from ntre_deploy.data.folder import FolderDataset
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        for kind in ("images", "masks"):
+            (tmp_path / "wires" / "wire" / kind).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (700, 1600, 3), dtype=np.uint8)
+        mask = np.zeros((700, 1600), np.uint8)
+        mask[350:354] = 255
+        Image.fromarray(pixels).save(tmp_path / "wires" / "wire" / "images" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "wires" / "wire" / "masks" / f"{name}.png")
+    options = ExportOptions(verify_on=FolderDataset(tmp_path / "wires"))
+    export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+    assert Bundle.open(tmp_path / "x.ntre").self_test().support_mask.mean() > 0.01
+    Segmenter.load(tmp_path / "x.ntre")
+
+
+def test_a_bundle_that_fails_its_own_self_test_is_not_written(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ntre_deploy.export import bundle as module
+
+    make = module.make_self_test
+
+    def wrong(*arguments: object) -> object:
+        test = make(*arguments)  # type: ignore[arg-type]
+        return type(test)(test.image, test.support_image, test.support_mask, 1 - test.labels, test.logits)
+
+    monkeypatch.setattr(module, "make_self_test", wrong)
+    with pytest.raises(GateError, match="its own self-test"):
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", ExportOptions())
+    assert not list(tmp_path.iterdir())

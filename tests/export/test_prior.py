@@ -29,10 +29,20 @@ def test_zero_columns_and_their_order_do_not_matter() -> None:
     torch.testing.assert_close(prior(f4, padded, torch.float32), wanted)
 
 
-def test_a_shot_without_keys_is_no_shot() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_shot_of_negative_keys_is_padding(dtype: torch.dtype) -> None:
     f4, keys = features(1, 8, 4, 4), normalise(features(1, 2, 8, 6, seed=2), 2)
-    padded = torch.cat([keys, torch.zeros(1, 3, 8, 6)], 1)
-    torch.testing.assert_close(prior(f4, padded, torch.float32), prior(f4, keys, torch.float32))
+    f4[..., 0, 0] = 0  # a position without any feature
+    padded = torch.cat([keys, torch.full((1, 3, 8, 6), -1.0)], 1)
+    torch.testing.assert_close(prior(f4, padded, dtype), prior(f4, keys, dtype))
+
+
+def test_a_shot_whose_target_vanished_counts_as_in_the_training_graph() -> None:
+    f4, keys = features(1, 8, 4, 4), normalise(features(1, 2, 8, 6, seed=2), 2)
+    keys[:, 1] = 0
+    wanted = torch.stack([prior_mask(f4, keys[0, s].view(1, 8, 2, 3)) for s in range(2)]).mean(0)
+    torch.testing.assert_close(prior(f4, keys, torch.float32), wanted, rtol=1e-4, atol=1e-5)
+    assert wanted.max() < 0.51
 
 
 def test_no_feature_and_no_key_give_no_nan() -> None:

@@ -66,6 +66,11 @@ def available_engines() -> dict[str, str | None]:
     return {name: kind.unavailable() for name, kind in _ENGINES.items()}
 
 
+def engine_precisions(bundle: Bundle, name: str) -> list[str]:
+    """Precisions in which a bundle holds the files of an engine, in the manifest's order."""
+    return bundle.precisions(_ENGINES[name].files)
+
+
 def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None, threads: int | None = None) -> Choice:
     """Open an engine of a bundle.
 
@@ -115,4 +120,4 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
     raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
 
 
-__all__ = ["ENGINE_NAMES", "Choice", "Engine", "available_engines", "open_engine"]
+__all__ = ["ENGINE_NAMES", "Choice", "Engine", "available_engines", "engine_precisions", "open_engine"]

@@ -1,0 +1,171 @@
+"""`ntre eval`: accuracy of a checkpoint or a bundle on few-shot episodes."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntre_deploy.cli.console import counting, print_json
+from ntre_deploy.cli.episodes import (
+    CountOption,
+    DatasetOption,
+    Draw,
+    EpisodesOption,
+    FoldOption,
+    SeedOption,
+    ShotsOption,
+    SplitOption,
+    open_episodes,
+)
+from ntre_deploy.errors import InputError, one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is evaluated: how it runs, and what the report says of it."""
+
+    run: "Run"
+    explain: "Callable[[Pixels, Shots], Stages] | None"
+    model: dict[str, Any]
+    engine: dict[str, Any]
+
+
+def command(
+    target: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Checkpoint or bundle folder.", show_default=False)
+    ],
+    dataset: DatasetOption = "procedural",
+    episodes: EpisodesOption = None,
+    shots: ShotsOption = None,
+    count: CountOption = None,
+    seed: SeedOption = None,
+    fold: FoldOption = None,
+    split: SplitOption = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Of a bundle: auto, onnx, onnx-cpu or onnx-cuda. (default: auto)")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of a bundle: fp32 or fp16. (default: the engine's best)")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="exact: masks are compared at each photo's own size.")
+    ] = "exact",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for eval.json, episodes.csv and sheet.png.")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Episodes shown in the sheet.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Measure mIoU, FB-IoU and precision on episodes, with bootstrap intervals over the episodes.
+
+    Example: ntre eval model.safetensors --dataset coco:instances_val.json --fold 0 --shots 5 --out results
+    """
+    from ntre_deploy.training.evaluation_report import PROTOCOLS
+
+    one_of(protocol, PROTOCOLS, "Protocol")
+    if not target.exists():
+        raise InputError(
+            f"{target} does not exist; give a checkpoint (.safetensors), or the folder of a bundle (NAME.ntre)."
+        )
+    if not target.is_dir():
+        for option, value in (("--engine", engine), ("--precision", precision)):
+            if value is not None:
+                raise InputError(
+                    f"{option} {value} is for bundles, and the checkpoint {target} runs in PyTorch fp32; "
+                    f"make a bundle of it with `ntre export {target}`, or leave the option out."
+                )
+    from ntre_deploy.bench.runner import environment
+    from ntre_deploy.files import check_folder
+    from ntre_deploy.training.evaluation_report import build_report, heading, table, write_report
+    from ntre_deploy.training.evaluator import evaluate
+
+    if out is not None:
+        check_folder(out)
+    # the model comes first: it is refused within seconds, while the lists of a large dataset may take minutes
+    opened = _bundle(target, engine or "auto", precision, threads) if target.is_dir() else _checkpoint(target, threads)
+    data, drawn = open_episodes(Draw(dataset, episodes, shots, count, seed, fold, split, default_count=1000))
+    before = environment(threads)
+    with counting(len(drawn.episodes), "evaluating", as_json) as advance:
+        found = evaluate(
+            opened.run, data, drawn, advance, pictures=pictures if out is not None else 0, explain=opened.explain
+        )
+    report = build_report(
+        found,
+        drawn,
+        model=opened.model,
+        engine=opened.engine,
+        environment=before,
+        command=shlex.join(["ntre", *sys.argv[1:]]),
+        protocol=protocol,
+    )
+    written = write_report(out, report, found, drawn) if out is not None else {}
+    if as_json:
+        print_json(report)
+        return
+    from rich.console import Console
+
+    print(heading(report))
+    console = Console()
+    # a pipe has no width; the table must not be cut to one that was guessed
+    console.print(table(report)) if console.is_terminal else Console(width=120).print(table(report))
+    for warning in report["warnings"]:
+        print(f"warning: {warning}")
+    for what, path in written.items():
+        print(f"{what}: {path}")
+
+
+def _checkpoint(path: Path, threads: int | None) -> _Target:
+    """The training graph in PyTorch."""
+    import torch
+
+    from ntre_deploy.export.torch_engines import FullNetwork
+    from ntre_deploy.files import sha256
+    from ntre_deploy.model.checkpoint import load_checkpoint
+    from ntre_deploy.runtime.image import InputSpec
+    from ntre_deploy.training.runs import NetworkRun
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_checkpoint(path)
+    config = loaded.model.config
+    run = NetworkRun(FullNetwork(loaded.model, InputSpec(config.input_size)))
+    model = {
+        "kind": "checkpoint",
+        "name": path.name,
+        "checkpoint_sha256": sha256(path),
+        "config": config.to_dict(),
+        "input_size": config.input_size,
+        "origin": loaded.origin,
+    }
+    return _Target(run, run.stages, model, {"name": "pytorch", "precision": "fp32", "threads": threads})
+
+
+def _bundle(folder: Path, engine: str, precision: str | None, threads: int | None) -> _Target:
+    """An engine of a bundle; needs no torch."""
+    from ntre_deploy.runtime.bundle import Bundle
+    from ntre_deploy.runtime.segmenter import Segmenter
+    from ntre_deploy.training.runs import segmenter_run
+
+    manifest = Bundle.open(folder).manifest
+    segmenter = Segmenter.load(folder, engine, precision=precision, threads=threads)
+    model = {
+        "kind": "bundle",
+        "name": manifest.name,
+        "checkpoint_sha256": manifest.model.checkpoint_sha256,
+        "config": manifest.model.config,
+        "input_size": manifest.input.size,
+        "origin": manifest.model.origin,
+    }
+    ran = {"name": segmenter.engine.name, "precision": segmenter.engine.precision, "threads": threads}
+    return _Target(segmenter_run(segmenter), None, model, ran | {"reason": segmenter.reason})

@@ -1,0 +1,79 @@
+"""What `evaluate` can run: the training graph of a checkpoint, and any engine behind a `Segmenter`.
+
+Both go through the same pre- and post-processing (`ntre_deploy.runtime.image`).
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.image import Letterbox, label_map
+from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ntre_deploy.export.torch_engines import FullNetwork
+
+
+class NetworkRun:
+    """The training graph: supports and query through the whole network."""
+
+    def __init__(self, network: "FullNetwork") -> None:
+        self.network = network
+
+    def __call__(self, query: Pixels, shots: Shots) -> Pixels:
+        """See `Run`.
+
+        Raises:
+            InputError: the network gave NaN or infinity.
+        """
+        logits, box = self.network.logits(query, self.network.prepare(shots))
+        if not np.isfinite(logits).all():
+            raise InputError("The network gave NaN or infinity; take an earlier checkpoint.")
+        return label_map(logits, box)
+
+    def stages(self, query: Pixels, shots: Shots) -> Stages:
+        """BG map, DO map and initial prediction (figure 5 of the paper), resized as the final logits are."""
+        prediction, box = self.network.predict(query, self.network.prepare(shots))
+        background = prediction.bg_logits
+        if not prediction.do_masks:
+            return Stages(None if background is None else _mask(background, box), None, None)
+        assert background is not None
+        # with several stages, the largest bin shows the most
+        widest = max(range(len(prediction.do_masks)), key=lambda i: int(prediction.do_masks[i].shape[-1]))
+        distracting = prediction.do_masks[widest]
+        return Stages(
+            background=_mask(background, box),
+            distracting=label_map(_pair(_array(distracting)), box),
+            initial=_mask(prediction.initial_logits[widest], box),
+        )
+
+
+def segmenter_run(segmenter: Segmenter) -> Run:
+    """The supports are encoded and the query segmented by the segmenter's engine.
+
+    A support whose target vanishes at the network's resolution is run, as the training graph does, and not refused.
+    """
+
+    def run(query: Pixels, shots: Shots) -> Pixels:
+        return segmenter.segment(query, segmenter.encode_support(shots, allow_unseen=True))
+
+    return run
+
+
+def _array(values: "Tensor") -> NDArray[np.float32]:
+    array: NDArray[np.float32] = values.float().cpu().numpy()
+    return array
+
+
+def _mask(logits: "Tensor", box: Letterbox) -> Pixels:
+    return label_map(_array(logits), box)
+
+
+def _pair(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A mask [1, 1, b, b] of 0 and 1 as logits [1, 2, b, b] that change sign half-way between the two."""
+    return np.concatenate([np.full_like(mask, 0.5), mask], axis=1)
