@@ -70,11 +70,10 @@ def build_report(
             warnings.append(f"{label(result)} gave NaN or infinity: do not use it")
         if (cov := system["latency_ms"]["total"]["cov"]) > MAX_COV:
             warnings.append(
-                f"{label(result)}: times vary by {cov:.0%} (CoV; up to {MAX_COV:.1%} is steady): something else was "
-                "running, or more --count or --rounds are needed"
+                f"{label(result)}: times vary by {cov:.0%} (CoV; up to {MAX_COV:.1%} is steady), as on a shared machine"
             )
-        if (n := system["latency_ms"]["total"]["n"]) < MIN_SAMPLES:
-            warnings.append(f"{label(result)}: {n} samples; p99 needs {MIN_SAMPLES} or more, by --count or --rounds")
+    if (n := systems[0]["latency_ms"]["total"]["n"]) < MIN_SAMPLES:
+        warnings.append(f"{n} samples each; p99 needs {MIN_SAMPLES} or more, by --count or --rounds")
     load, cores = environment.get("load_before"), environment.get("cores")
     if load is not None and cores is not None and load + environment["threads"] > cores + 0.5:
         warnings.append(f"the machine was busy (load {load:.1f} on {cores} cores) before the run")
