@@ -56,6 +56,18 @@ class EpisodeSet:
     seed: int
     episodes: tuple[Episode, ...]
 
+    def describe(self) -> dict[str, Any]:
+        """What identifies the set, as JSON values: for reports and the header of its file."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "fold": self.fold,
+            "shots": self.shots,
+            "seed": self.seed,
+            "count": len(self.episodes),
+            "sha256": self.hash,
+        }
+
     @property
     def hash(self) -> str:
         """Hexadecimal SHA-256 over the canonical JSON of all fields; equal for equal sets."""
@@ -119,17 +131,7 @@ def write_episodes(path: str | Path, episode_set: EpisodeSet) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "dataset": episode_set.dataset,
-        "split": episode_set.split,
-        "fold": episode_set.fold,
-        "shots": episode_set.shots,
-        "seed": episode_set.seed,
-        "count": len(episode_set.episodes),
-        "sha256": episode_set.hash,
-    }
+    header = {"format": FORMAT, "version": VERSION} | episode_set.describe()
     lines = [header]
     for e in episode_set.episodes:
         lines.append({"class": e.class_id, "class_name": e.class_name, "query": e.query, "supports": e.supports})

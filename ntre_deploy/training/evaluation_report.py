@@ -63,15 +63,7 @@ def build_report(
         "protocol": protocol,
         "model": dict(model),
         "engine": dict(engine),
-        "episodes": {
-            "dataset": episodes.dataset,
-            "split": episodes.split,
-            "fold": episodes.fold,
-            "shots": episodes.shots,
-            "seed": episodes.seed,
-            "count": len(episodes.episodes),
-            "sha256": episodes.hash,
-        },
+        "episodes": episodes.describe(),
         "environment": dict(environment),
         "bootstrap": {
             "level": LEVEL,
