@@ -67,6 +67,17 @@ def query_signature(input_size: int, prototype_channels: int, key_channels: int)
     )
 
 
+def check_opset(opset: int) -> None:
+    """Check that PyTorch's exporter honours an opset.
+
+    Raises:
+        InputError: it does not.
+    """
+    if opset not in OPSETS:
+        span = f"{OPSETS.start} to {OPSETS.stop - 1}"
+        raise InputError(f"Opset {opset} is not supported; choose {span}, which PyTorch's exporter honours.")
+
+
 def write_onnx(graph: SupportGraph | QueryGraph, signature: Signature, path: Path, opset: int = DEFAULT_OPSET) -> None:
     """Export a deploy graph and check the file.
 
@@ -74,8 +85,7 @@ def write_onnx(graph: SupportGraph | QueryGraph, signature: Signature, path: Pat
         InputError: an opset outside `OPSETS`.
         RuntimeError: the exporter wrote another opset, external data or an invalid model (a defect, not bad input).
     """
-    if opset not in OPSETS:
-        raise InputError(f"Opset {opset} is not supported; choose {OPSETS.start} to {OPSETS.stop - 1}.")
+    check_opset(opset)
     with torch.inference_mode(), _quiet():
         program = torch.onnx.export(
             graph,

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.data.dataset import Dataset
-from ntre_deploy.data.episodes import sample_episodes
+from ntre_deploy.data.episodes import sample_episodes, usable_classes
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.runtime.image import label_map
-from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.segmenter import Segmenter, logits_error
 from ntre_deploy.training.metrics import mask_iou
 
 Float = NDArray[np.float32]
@@ -89,7 +89,7 @@ def dataset_cases(dataset: Dataset, seed: int) -> list[Case]:
     """
     cases = []
     for shots in (1, 2):
-        classes = [c for c in dataset.class_names if len(dataset.images(c)) > shots]
+        classes = usable_classes(dataset, dataset.class_names, shots)
         if not classes:
             continue
         for episode in sample_episodes(dataset, classes, shots, 1, seed + shots).episodes:
@@ -105,15 +105,14 @@ def dataset_cases(dataset: Dataset, seed: int) -> list[Case]:
 def compare(segmenter: Segmenter, reference: FullNetwork, case: Case) -> Difference:
     """Run one case through an engine and through the training graph."""
     wanted, box = reference.logits(case.query, reference.prepare(case.shots))
-    shots = [(image, mask == 1) for image, mask in case.shots]
-    got, _ = segmenter.logits(case.query, segmenter.encode_support(shots, case.kind, allow_unseen=True))
+    got, _ = segmenter.logits(case.query, segmenter.encode_episode(case.shots, case.kind))
     ours, theirs = label_map(got, box), label_map(wanted, box)
     return Difference(
         kind=case.kind,
         shots=len(case.shots),
         pixels=float((ours == theirs).mean()),
         mask_iou=mask_iou(ours, theirs),
-        logits=float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-6)),
+        logits=logits_error(got, wanted),
     )
 
 

@@ -36,7 +36,7 @@ def _fsync(path: Path) -> None:
 
 
 def _umask_mode(base: int) -> int:
-    # tempfile makes private files; what a user writes should follow the user's umask
+    # temporary files are private; what a user keeps should follow the user's umask
     mask = os.umask(0)
     os.umask(mask)
     return base & ~mask

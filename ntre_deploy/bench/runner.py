@@ -15,6 +15,7 @@ from ntre_deploy.bench.systems import System
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
 from ntre_deploy.runtime.image import InputSpec, label_map, prepare_image
+from ntre_deploy.runtime.segmenter import logits_error
 from ntre_deploy.training.metrics import IGNORE, Score, mask_iou
 
 Float = NDArray[np.float32]
@@ -132,7 +133,7 @@ def _compare(
     result.pixels.append(int(valid.sum()))
     result.mask_ious.append(mask_iou(mask[valid], wanted_mask[valid]))
     # NaN stays NaN, and the report tells
-    result.logits_errors.append(float(np.abs(logits - wanted).max() / max(float(np.abs(wanted).max()), 1e-6)))
+    result.logits_errors.append(logits_error(logits, wanted))
 
 
 def environment(threads: int | None) -> dict[str, Any]:

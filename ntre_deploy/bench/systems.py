@@ -72,7 +72,7 @@ class Cached:
 
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports."""
-        return self.segmenter.stack(self.segmenter.encode_support([(i, m == 1) for i, m in shots], allow_unseen=True))
+        return self.segmenter.stack(self.segmenter.encode_episode(shots))
 
     def compute(self, pixels: Float, state: Any) -> Float:
         """The query graph alone."""

@@ -54,7 +54,7 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
         InputError: the dataset or the file cannot be used, they do not belong together, or classes lack images.
     """
     from ntre_deploy.data.dataset import open_dataset
-    from ntre_deploy.data.episodes import read_episodes, sample_episodes, write_episodes
+    from ntre_deploy.data.episodes import read_episodes, sample_episodes, usable_classes, write_episodes
     from ntre_deploy.data.folds import SPLITS, novel_classes
 
     cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
@@ -72,7 +72,7 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     classes = list(dataset.class_names)
     if draw.fold is not None:
         classes = list(novel_classes(len(classes), draw.fold, cut))
-    usable = [c for c in classes if len(dataset.images(c)) > shots]
+    usable = usable_classes(dataset, classes, shots)
     if not usable:
         most = max(len(dataset.images(c)) for c in classes)
         raise InputError(

@@ -194,9 +194,7 @@ def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool 
         for number, episode in enumerate(drawn.episodes):
             pairs = [(data.image(i), data.mask(i, episode.class_id)) for i in episode.supports]
             query, truth = data.image(episode.query), data.mask(episode.query, episode.class_id)
-            shots = [(image, mask == 1) for image, mask in pairs]  # 255 is never the target in a dataset
-            memory = segmenter.encode_support(shots, episode.class_name, allow_unseen=True)
-            labels = segmenter.segment(query, memory)
+            labels = segmenter.segment(query, segmenter.encode_episode(pairs, episode.class_name))
             score.add(episode.class_id, labels, truth)
             stem = plain_name(f"{number:03d}_{episode.class_name}")
             results.append({"query": episode.query, "class": episode.class_name} | _write(out, stem, query, labels, 1))

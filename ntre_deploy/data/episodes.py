@@ -6,7 +6,7 @@ and the SHA-256 of the set); every other line is one episode: class, class_name,
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ class EpisodeSet:
         """Hexadecimal SHA-256 over the canonical JSON of all fields; equal for equal sets."""
         text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def usable_classes(dataset: Dataset, classes: Iterable[int], shots: int) -> list[int]:
+    """Those of `classes` that have an image for a query and `shots` supports."""
+    return [c for c in classes if len(dataset.images(c)) > shots]
 
 
 def sample_episodes(

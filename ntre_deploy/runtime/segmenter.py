@@ -31,6 +31,11 @@ _SELF_TEST = {"fp32": (0.999, 1e-2)}
 _SELF_TEST_16 = (0.98, 0.1)
 
 
+def logits_error(got: Float, wanted: Float) -> float:
+    """max |a - b| / max |b| of two arrays of logits; NaN where one holds NaN."""
+    return float(np.abs(got - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
+
+
 class Segmenter:
     """Few-shot segmentation with one engine of a bundle; one per thread, `clone()` shares the engine."""
 
@@ -39,6 +44,8 @@ class Segmenter:
         self.spec = spec
         self.model = model
         self.reason = reason or f"{engine.name} {engine.precision}"
+        # of the last query: the next frame of a camera asks for the same classes
+        self._stacked: tuple[list[SupportMemory], tuple[Float, Float]] | None = None
 
     @classmethod
     def load(
@@ -126,6 +133,17 @@ class Segmenter:
             raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity for '{name}'.")
         return SupportMemory(name, mean, tuple(keys), self.model.id)
 
+    def encode_episode(self, shots: Sequence[tuple[Pixels, Pixels]], name: str = "support") -> SupportMemory:
+        """Encode the supports of a dataset's episode, as the training graph takes them.
+
+        In a dataset's mask [H, W] only 1 is the target, 255 never; a target that vanishes at the network's resolution
+        is run, because evaluation has to run every episode.
+
+        Raises:
+            InputError, EngineError: as `encode_support`.
+        """
+        return self.encode_support([(image, mask == 1) for image, mask in shots], name, allow_unseen=True)
+
     def segment(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
         """Segment one image.
 
@@ -163,6 +181,8 @@ class Segmenter:
             InputError: none, or one of another model.
         """
         memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+        if self._stacked is not None and [*map(id, self._stacked[0])] == [*map(id, memories)]:
+            return self._stacked[1]
         if not memories:
             raise InputError("No support memory was given; make one with `encode_support`.")
         if len(memories) > MAX_CLASSES:
@@ -175,7 +195,8 @@ class Segmenter:
                 raise InputError(
                     f"The support memory '{item.name}' was made by another model or input size; encode it again."
                 )
-        return stack_memories(memories)
+        self._stacked = (memories, stack_memories(memories))
+        return self._stacked[1]
 
     def run_self_test(self, bundle: Bundle) -> None:
         """Run a bundle's self-test.
@@ -191,7 +212,7 @@ class Segmenter:
         if labels.shape != test.labels.shape or logits[0].shape != test.logits.shape:
             raise InputError(f"The self-test of {bundle.folder} does not fit its graphs; export the bundle again.")
         agreement = float((labels == test.labels).mean())
-        error = float(np.abs(logits[0] - test.logits).max() / max(float(np.abs(test.logits).max()), 1e-6))
+        error = logits_error(logits[0], test.logits)
         wanted, allowed = _SELF_TEST.get(self.engine.precision, _SELF_TEST_16)
         # written so that NaN fails
         if not (agreement >= wanted and error <= allowed):

@@ -60,7 +60,7 @@ def segmenter_run(segmenter: Segmenter) -> Run:
     """
 
     def run(query: Pixels, shots: Shots) -> Pixels:
-        return segmenter.segment(query, segmenter.encode_support(shots, allow_unseen=True))
+        return segmenter.segment(query, segmenter.encode_episode(shots))
 
     return run
 

@@ -422,3 +422,17 @@ def test_unknown_engines_and_precisions_are_refused(exported: Path) -> None:
         Segmenter.load(exported, "onnx_cpu")
     with pytest.raises(InputError, match="holds fp32, fp16"):
         Segmenter.load(exported, precision="bf16")
+
+
+def test_the_same_classes_are_stacked_once_and_others_anew(exported: Path) -> None:
+    segmenter = Segmenter.load(exported, "onnx-cpu", self_test=False)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    mask = np.zeros((80, 90), np.uint8)
+    mask[20:60, 20:70] = 1
+    a, b = segmenter.encode_support([(image, mask)], "a"), segmenter.encode_support([(image, 1 - mask)], "b")
+    first = segmenter.stack([a, b])
+    assert segmenter.stack([a, b]) is first
+    for other in ([b, a], [a], [a, b, a]):
+        prototypes, _ = segmenter.stack(other)
+        np.testing.assert_array_equal(prototypes, np.stack([m.prototype for m in other]))
