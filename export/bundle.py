@@ -1,9 +1,11 @@
 """`export_bundle`: a checkpoint to a verified bundle on disk, whole or not at all."""
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,29 +15,38 @@ from safetensors.numpy import save_file
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.procedural import ProceduralDataset
-from ntre_deploy.errors import EngineError, GateError, InputError, NtreError
+from ntre_deploy.errors import EngineError, GateError, InputError, NtreError, one_of
 from ntre_deploy.export.graph import QueryGraph, SupportGraph, feature_sizes
 from ntre_deploy.export.onnx import (
     DEFAULT_OPSET,
+    check_onnx,
     check_opset,
     found_precision,
     query_signature,
     support_signature,
     write_onnx,
 )
+from ntre_deploy.export.openvino import READS, check_available, describe
+from ntre_deploy.export.quantise import Contents, build_int8, draw_calibration
+from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
+from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
+from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
 from ntre_deploy.runtime.image import InputSpec, label_map, prepare_mask
-from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, ModelEntry
+from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+# what can be exported for each engine; int8 files come from the fp32 ones
+ENGINE_PRECISIONS = {"onnx": (*PRECISIONS, "int8"), "openvino": tuple(READS)}
 _SEED = 2022
 # share of the input that the target of the self-test covers at least
 _LEAST_TARGET = 0.02
@@ -48,11 +59,13 @@ class ExportOptions:
     """How a bundle is made.
 
     Attributes:
-        precisions: graphs to write, of `PRECISIONS`.
+        precisions: to build for those of `engines` that have them; `ENGINE_PRECISIONS` tells which.
         input_size: side of the square input, 8k + 1; None takes the checkpoint's.
         opset: of the ONNX files.
         verify_on: dataset of the inputs beside the random ones; None takes rendered scenes.
         replace: overwrite a bundle of the same name.
+        engines: of `ENGINE_PRECISIONS`; all of them read ONNX files, and ONNX Runtime verifies those in fp32 and fp16.
+        calibrate_on: photos that set the ranges of int8; None takes rendered scenes.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -60,6 +73,21 @@ class ExportOptions:
     opset: int = DEFAULT_OPSET
     verify_on: Dataset | None = None
     replace: bool = False
+    engines: tuple[str, ...] = ("onnx",)
+    calibrate_on: Dataset | None = None
+
+
+class _Network(NamedTuple):
+    model: NTRENet
+    spec: InputSpec
+    entry: ModelEntry
+
+
+@dataclass
+class _Built:
+    files: list[FileEntry] = field(default_factory=list)
+    engines: list[EngineEntry] = field(default_factory=list)
+    segmenters: list[Segmenter] = field(default_factory=list)
 
 
 def export_bundle(
@@ -73,7 +101,7 @@ def export_bundle(
     Raises:
         InputError: bad checkpoint, options or target folder; nothing is written.
         GateError: the exported graphs do not verify; nothing is written.
-        EngineError: ONNX Runtime, which verification needs, is missing.
+        EngineError: an engine or NNCF is missing, or this machine cannot verify a precision.
     """
     _check(options)
     if options.replace and out.exists() and not (out / MANIFEST).is_file():
@@ -95,52 +123,127 @@ def export_bundle(
         )
         reference = FullNetwork(model, spec)
         cases = [*random_cases(_SEED), *dataset_cases(options.verify_on or ProceduralDataset(_SEED), _SEED)]
-        signatures = {
-            "support": support_signature(spec.size),
-            "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels),
-        }
-        files: list[FileEntry] = []
+        built = _build(folder, _Network(model, spec, entry), options, progress)
         verification = []
-        segmenters: list[Segmenter] = []
-        for precision in options.precisions:
-            dtype = PRECISIONS[precision]
-            contents = {}
-            for role, kind in (("support", SupportGraph), ("query", QueryGraph)):
-                progress(f"exporting the {role} graph in {precision}")
-                path = folder / (f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx")
-                write_onnx(kind(model, spec.size, dtype).eval(), signatures[role], path, options.opset)
-                found = found_precision(path)
-                if found != precision:
-                    raise RuntimeError(f"{path.name} was asked for in {precision} and came out in {found}.")
-                files.append(_entry(path, role, "onnx", precision, found, {"opset": options.opset}))
-                contents[role] = path.read_bytes()
-            progress(f"verifying {precision} against PyTorch")
-            engine = OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
-            segmenters.append(Segmenter(engine, spec, entry))
-            verification.append(verify(segmenters[-1], reference, cases))
+        for segmenter in built.segmenters:
+            engine = segmenter.engine
+            progress(f"verifying {engine.name} {engine.precision} against PyTorch")
+            # the ranges of int8 are those of photos: noise lies outside, and proves nothing
+            fitting = [case for case in cases if engine.precision != "int8" or case.kind != "random"]
+            verification.append(verify(segmenter, reference, fitting))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
         test = make_self_test(reference, cases)
         with saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in vars(test).items()}, path)
-        files.append(_entry(path, "self-test", "", "", "", {}))
+        built.files.append(_entry(path, "self-test", "", "", "", {}))
         manifest = Manifest(
             name=out.name.removesuffix(".ntre"),
             model=entry,
             input=spec,
-            files=tuple(files),
+            files=tuple(built.files),
             verification=verification,
             versions=versions(),
+            engines=tuple(built.engines),
         )
         (folder / MANIFEST).write_text(manifest.to_json())
         progress("running the self-test as every user will")
         bundle = Bundle.open(folder)
-        for segmenter in segmenters:
+        for segmenter in built.segmenters:
             try:
                 segmenter.run_self_test(bundle)
             except NtreError as error:
                 raise GateError(f"The bundle fails its own self-test and was not written: {error}") from error
     return manifest
+
+
+def _build(folder: Path, network: _Network, options: ExportOptions, progress: Callable[[str], None]) -> _Built:
+    """Write the graphs, and open every engine on them that was asked for."""
+    built = _Built()
+    for precision in _file_precisions(options):
+        details: dict[str, Any] = {"opset": options.opset}
+        reader = "onnx"
+        if precision in PRECISIONS:
+            contents, paths = _write(folder, network, precision, options, progress)
+        else:
+            # with an engine of its own, only that one proves the file
+            reader = "onnx" if "onnx" in options.engines else "openvino"
+            contents, paths, told = _write_int8(folder, network, options, reader, progress)
+            details |= told
+        for role, path in paths.items():
+            found = found_precision(path)
+            # int8 may leave one of the two graphs as it was; the engines tell what they make of it
+            if found != precision and precision in PRECISIONS:
+                raise RuntimeError(f"{path.name} was asked for in {precision} and came out in {found}.")
+            built.files.append(_entry(path, role, reader, precision, precision, details))
+        engines: list[Engine] = []
+        if reader == "onnx":
+            engines.append(_engine("onnx", precision, contents))
+        if "openvino" in options.engines:
+            for asked in (p for p in options.precisions if READS.get(p) == precision):
+                progress(f"compiling for openvino in {asked}")
+                engine = OpenVinoEngine(asked, contents["support"], contents["query"])
+                built.engines.append(describe(engine, {role: path.name for role, path in paths.items()}))
+                engines.append(engine)
+        built.segmenters += [Segmenter(engine, network.spec, network.entry) for engine in engines]
+    return built
+
+
+def _file_precisions(options: ExportOptions) -> list[str]:
+    """Precisions of the ONNX files that the engines need, fp32 first: the others are made of it."""
+    needed = {READS[p] for p in options.precisions if "openvino" in options.engines and p in READS}
+    if "onnx" in options.engines:
+        needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]}
+    return [p for p in ENGINE_PRECISIONS["onnx"] if p in needed]
+
+
+def _write(
+    folder: Path, network: _Network, precision: str, options: ExportOptions, progress: Callable[[str], None]
+) -> tuple[Contents, dict[str, Path]]:
+    model, spec, entry = network
+    signatures = {
+        "support": support_signature(spec.size),
+        "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels),
+    }
+    paths = {}
+    for role, kind in (("support", SupportGraph), ("query", QueryGraph)):
+        progress(f"exporting the {role} graph in {precision}")
+        paths[role] = folder / (f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx")
+        graph = kind(model, spec.size, PRECISIONS[precision]).eval()
+        write_onnx(graph, signatures[role], paths[role], options.opset)
+    return {role: path.read_bytes() for role, path in paths.items()}, paths
+
+
+def _write_int8(
+    folder: Path, network: _Network, options: ExportOptions, reader: str, progress: Callable[[str], None]
+) -> tuple[Contents, dict[str, Path], dict[str, Any]]:
+    """Quantise the fp32 graphs, which the folder holds already where they were asked for too."""
+    if (folder / "query.onnx").exists():
+        fp32 = {role: (folder / f"{role}.onnx").read_bytes() for role in ("support", "query")}
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            fp32, _ = _write(Path(scratch), network, "fp32", options, progress)
+    # measured on the engine that will run it
+    judge = "openvino" if "openvino" in options.engines else reader
+    segmenter = Segmenter(_engine(judge, "fp32", fp32), network.spec, network.entry)
+    contents, told = build_int8(
+        fp32,
+        options.calibrate_on or ProceduralDataset(_SEED + 1),
+        segmenter,
+        lambda precision, support, query: _engine(judge, precision, {"support": support, "query": query}),
+        progress,
+    )
+    paths = {role: folder / f"{role}.int8.onnx" for role in contents}
+    for role, path in paths.items():
+        path.write_bytes(contents[role])
+        check_onnx(path, options.opset)
+    return contents, paths, told
+
+
+def _engine(name: str, precision: str, contents: Contents) -> Engine:
+    if name == "openvino":
+        return OpenVinoEngine(precision, contents["support"], contents["query"])
+    return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
 
 
 def make_self_test(reference: FullNetwork, cases: Sequence[Case], side: int = 160) -> SelfTest:
@@ -178,14 +281,32 @@ def _shrink(picture: Pixels, side: int, method: int) -> Pixels:
 
 
 def _check(options: ExportOptions) -> None:
-    if not options.precisions or any(p not in PRECISIONS for p in options.precisions):
-        raise InputError(f"Precisions {list(options.precisions)} are not of {', '.join(PRECISIONS)}.")
+    for engine in options.engines:
+        one_of(engine, ENGINE_PRECISIONS, "Engine")
+    offered = list(dict.fromkeys(p for e in options.engines for p in ENGINE_PRECISIONS[e]))
+    if not options.precisions or any(p not in offered for p in options.precisions):
+        raise InputError(
+            f"Precisions {list(options.precisions)} are not of {', '.join(offered)} (for {', '.join(options.engines)})."
+        )
+    for engine in options.engines:
+        if not set(options.precisions) & set(ENGINE_PRECISIONS[engine]):
+            raise InputError(
+                f"{engine} has none of the precisions {', '.join(options.precisions)}; "
+                f"it offers {', '.join(ENGINE_PRECISIONS[engine])}."
+            )
     check_opset(options.opset)
     if options.input_size is not None:
         check_input_size(options.input_size)
     if reason := cpu_unavailable():
         raise EngineError(f"Export verifies what it wrote in ONNX Runtime, but {reason}.")
+    if "openvino" in options.engines:
+        check_available(tuple(p for p in options.precisions if p in READS))
+    if "int8" in options.precisions:
+        if reason := quantiser_unavailable():
+            raise EngineError(f"int8 cannot be made here: {reason}.")
+        if options.calibrate_on is not None:
+            draw_calibration(options.calibrate_on)
 
 
-def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, int]) -> FileEntry:
+def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, Any]) -> FileEntry:
     return FileEntry(path.name, role, engine, asked, found, path.stat().st_size, sha256(path), dict(details))

@@ -26,6 +26,8 @@ _NAMES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "fp32",
     onnx.TensorProto.FLOAT16: "fp16",
     onnx.TensorProto.BFLOAT16: "bf16",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.UINT8: "int8",
 }
 
 
@@ -119,10 +121,13 @@ def check_onnx(path: Path, opset: int) -> None:
 
 
 def found_precision(path: Path) -> str:
-    """Precision of most of the convolution and matrix weights of an ONNX file, such as `fp16`."""
+    """Precision of most of the convolution and matrix weights of an ONNX file, such as `fp16`; QDQ files are `int8`."""
     model = onnx.load(str(path), load_external_data=False)
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     sizes = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in kinds:  # a quantised weight stands behind it
+            kinds[node.output[0]], sizes[node.output[0]] = kinds[node.input[0]], sizes[node.input[0]]
     votes: Counter[Any] = Counter()
     for node in model.graph.node:
         if node.op_type in ("Conv", "MatMul", "Gemm"):

@@ -3,7 +3,17 @@
 import importlib.metadata
 import platform
 
-PACKAGES = ("ntre_deploy", "numpy", "opencv-python-headless", "torch", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = (
+    "ntre_deploy",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Run every system on the same episodes, interleaved, and compare what they give."""
 
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from ntre_deploy.bench.latency import Samples, timed, warm_up
 from ntre_deploy.bench.systems import System
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
+from ntre_deploy.runtime.cpu import cpu_name
 from ntre_deploy.runtime.image import InputSpec, label_map, prepare_image
 from ntre_deploy.runtime.segmenter import logits_error
 from ntre_deploy.training.metrics import IGNORE, Score, mask_iou
@@ -141,20 +141,9 @@ def environment(threads: int | None) -> dict[str, Any]:
     from ntre_deploy.versions import versions
 
     return {
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": versions(),
     }
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import sha256
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import available_engines, engine_precisions, open_engine
+from ntre_deploy.runtime.engines import available_engines, engine_precisions, open_engine, precision_unavailable
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -132,6 +132,9 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
             skipped[name] = reason
             continue
         for precision in engine_precisions(bundle, name):
+            if lacking := precision_unavailable(name, precision):
+                skipped[f"{name} {precision}"] = lacking
+                continue
             engine = open_engine(bundle, name, precision, threads).engine
             systems.append(Cached(Segmenter(engine, spec, entry), name, precision))
     return systems, skipped

@@ -8,16 +8,19 @@ import typer
 from ntre_deploy.cli.console import print_json, steps
 from ntre_deploy.errors import InputError, one_of
 
-_ENGINES = ("onnx",)
-_PRECISIONS = ("fp32", "fp16")
+# engine -> its precisions; ntre_deploy.export, which knows them too, is imported only when it is needed
+_ENGINES = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "bf16", "int8")}
 
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors).", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
-    engine: Annotated[str, typer.Option("--engine", help="Engine to build: onnx.")] = "onnx",
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="onnx or openvino; repeat for both. (default: onnx)")
+    ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option("--precision", help="fp32 or fp16; repeat for both. (default: fp32)")
+        list[str] | None,
+        typer.Option("--precision", help="fp32, fp16 (onnx), bf16 (openvino), int8; repeatable. (default: fp32)"),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. (default: the checkpoint's)")] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
@@ -27,6 +30,12 @@ def command(
             "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. (default: rendered scenes)"
         ),
     ] = None,
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate-on", metavar="SPEC", help="Photos that set int8's ranges. (default: rendered scenes)"
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -34,10 +43,14 @@ def command(
 
     Example: ntre export model.safetensors --precision fp32 --precision fp16
     """
-    one_of(engine, _ENGINES, "Engine")
+    engines = tuple(dict.fromkeys(engine or ["onnx"]))
+    for value in engines:
+        one_of(value, _ENGINES, "Engine")
     precisions = tuple(dict.fromkeys(precision or ["fp32"]))
     for value in precisions:
-        one_of(value, _PRECISIONS, "Precision")
+        one_of(value, dict.fromkeys(p for e in engines for p in _ENGINES[e]), f"Precision of {' and '.join(engines)}")
+    if calibrate_on is not None and "int8" not in precisions:
+        raise InputError("--calibrate-on is for int8; add --precision int8 or leave it out.")
     out = out or Path(f"{checkpoint.stem}.ntre")
     if out.suffix != ".ntre":
         example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
@@ -49,9 +62,10 @@ def command(
     from ntre_deploy.data.dataset import open_dataset
 
     dataset = open_dataset(verify_on) if verify_on else None
+    calibration = open_dataset(calibrate_on) if calibrate_on else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
-    options = ExportOptions(precisions, size, opset, dataset, force)
+    options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration)
     with steps(quiet=as_json) as progress:
         manifest = export_bundle(checkpoint, out, options, progress)
     if as_json:
@@ -61,7 +75,15 @@ def command(
         worst = max(case["logits"] for case in entry["cases"])
         equal = min(case["pixels"] for case in entry["cases"])
         inputs = ", ".join(dict.fromkeys(case["kind"] for case in entry["cases"]))
-        print(f"{entry['precision']}: logits within {worst:.1e}, {equal:.2%} equal pixels at worst (on {inputs})")
+        of = entry["precision"] if engines == ("onnx",) else f"{entry['engine']} {entry['precision']}"
+        print(f"{of}: logits within {worst:.1e}, {equal:.2%} equal pixels at worst (on {inputs})")
+    for file in manifest.files:
+        if file.role == "query" and file.precision_found == "int8":
+            cost, kept = file.details["cost"], ", ".join(file.details["kept_in_floating_point"]) or "nothing"
+            print(
+                f"int8: {cost['agreement']:.2%} equal pixels, {-cost['miou_drop']:+.4f} mIoU on held-out episodes of "
+                f"{file.details['calibration']['held_out']['dataset']}; kept in floating point: {kept}"
+            )
     size_mb = sum(entry.size for entry in manifest.files) / 1e6
     if manifest.model.origin.get("head") == "untrained":
         print("note: the head of this checkpoint is untrained; its masks mean nothing yet")

@@ -37,9 +37,9 @@ def command(
     count: Annotated[int, typer.Option("--count", min=1, help="Number of episodes (--dataset).")] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw (--dataset).")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("segmented"),
-    engine: Annotated[str, typer.Option("--engine", help="auto, onnx, onnx-cpu or onnx-cuda.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="auto, openvino, onnx, onnx-cpu or onnx-cuda.")] = "auto",
     precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32 or fp16. (default: the engine's best)")
+        str | None, typer.Option("--precision", help="fp32, fp16, bf16 or int8. (default: the engine's best)")
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")

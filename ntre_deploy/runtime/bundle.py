@@ -11,7 +11,7 @@ from safetensors.numpy import load as load_tensors
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
-from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, read_manifest
+from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, read_manifest
 
 SELF_TEST = "selftest.safetensors"
 
@@ -92,7 +92,19 @@ class Bundle:
     def precisions(self, engine: str) -> list[str]:
         """Precisions in which both graphs of an engine are there, in the manifest's order."""
         queries = [e.precision_found for e in self.manifest.files if (e.role, e.engine) == ("query", engine)]
-        return [p for p in queries if self.entry("support", engine, p) is not None]
+        built = [e.precision_found for e in self.manifest.engines if e.engine == engine]
+        return [p for p in queries if self.entry("support", engine, p) is not None and p not in built] + built
+
+    def built(self, engine: str, precision: str) -> EngineEntry | None:
+        """The engine of that name and (found) precision that compiles graphs of the bundle; None without."""
+        for entry in self.manifest.engines:
+            if (entry.engine, entry.precision_found) == (engine, precision):
+                return entry
+        return None
+
+    def file(self, name: str) -> FileEntry:
+        """The file of that name, which a checked manifest lists."""
+        return next(entry for entry in self.manifest.files if entry.name == name)
 
     def self_test(self) -> SelfTest:
         """Read the self-test.

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ntre_deploy.errors import NtreError
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.cpu import cpu_flags
 from ntre_deploy.runtime.engines import available_engines, engine_precisions
 from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -31,8 +32,10 @@ _PACKAGES = {
     "onnxruntime": "cpu",
     "onnxruntime-gpu": "gpu",
     "torch": "export",
+    "openvino": "openvino",
     "onnx": "export",
     "onnxscript": "export",
+    "nncf": "int8",
     "pycocotools": "coco",
 }
 # pairs that install into the same folder and break each other
@@ -101,15 +104,7 @@ def _conflicts() -> Iterator[Finding]:
 
 
 def _cpu() -> Finding:
-    flags: set[str] = set()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                flags = set(line.split(":", 1)[1].split())
-                break
-    except OSError:
-        pass
-    found = [name for name in _CPU_FEATURES if name in flags]
+    found = [name for name in _CPU_FEATURES if name in cpu_flags()]
     return Finding("cpu", "ok", f"{os.cpu_count()} cores, {', '.join(found) or 'features unknown'}")
 
 

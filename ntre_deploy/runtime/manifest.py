@@ -34,7 +34,7 @@ class FileEntry:
     Attributes:
         name: plain file name inside the bundle's folder.
         role: `support`, `query` or `self-test`.
-        engine: `onnx`; empty for the self-test.
+        engine: the engine that it was made for, such as `onnx`; empty for the self-test.
         precision_asked, precision_found: such as `fp16`; found is read back from the file that was built.
         size: bytes.
         sha256: hexadecimal.
@@ -48,6 +48,25 @@ class FileEntry:
     precision_found: str
     size: int
     sha256: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine that compiles graphs of the bundle by itself when it loads, as the exporter built and verified it.
+
+    Attributes:
+        engine: such as `openvino`.
+        precision_asked, precision_found: found is read back from the compiled graphs.
+        support, query: names of the files that it reads.
+        details: engine-specific facts, such as the kernels that ran and the machine (JSON values).
+    """
+
+    engine: str
+    precision_asked: str
+    precision_found: str
+    support: str
+    query: str
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -83,6 +102,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     verification: list[dict[str, Any]]
     versions: dict[str, str]
+    engines: tuple[EngineEntry, ...] = ()
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
@@ -139,6 +159,10 @@ def _parse(content: dict[str, Any]) -> Manifest:
     kinds = [(entry.role, entry.engine, entry.precision_found) for entry in files]
     if len(set(kinds)) != len(kinds):
         raise InputError("two files have the same role, engine and precision.")
+    # bundles from before these engines have no such list
+    engines = tuple(_parse_engine(_dict(e, "an engine"), files) for e in _list(content.get("engines", []), "engines"))
+    if len({(e.engine, e.precision_found) for e in engines}) != len(engines):
+        raise InputError("two engines have the same name and precision.")
     size = _positive(spec["size"], "input.size")
     if size > MAX_INPUT_SIZE:
         raise InputError(f"input.size is {size}; at most {MAX_INPUT_SIZE} is supported.")
@@ -166,6 +190,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         files=files,
         verification=[_dict(v, "verification") for v in _list(content["verification"], "verification")],
         versions={_text(k, "versions"): _text(v, "versions") for k, v in versions.items()},
+        engines=engines,
     )
 
 
@@ -182,6 +207,22 @@ def _parse_file(entry: dict[str, Any]) -> FileEntry:
         precision_found=_text(entry["precision_found"], "precision_found"),
         size=_positive(entry["size"], "size"),
         sha256=_text(entry["sha256"], "sha256"),
+        details=_dict(entry["details"], "details"),
+    )
+
+
+def _parse_engine(entry: dict[str, Any], files: tuple[FileEntry, ...]) -> EngineEntry:
+    names = {}
+    for role in ("support", "query"):
+        names[role] = _text(entry[role], role)
+        if names[role] not in {file.name for file in files if file.role == role}:
+            raise InputError(f"an engine reads {_shown(names[role])}, which is no {role} graph of the bundle.")
+    return EngineEntry(
+        engine=_text(entry["engine"], "engine"),
+        precision_asked=_text(entry["precision_asked"], "precision_asked"),
+        precision_found=_text(entry["precision_found"], "precision_found"),
+        support=names["support"],
+        query=names["query"],
         details=_dict(entry["details"], "details"),
     )
 

@@ -97,7 +97,7 @@ def test_the_doctor_finds_nothing_wrong_here(call: Callable[..., Done], tiny: Si
 def test_the_doctor_exits_with_3_where_no_engine_can_run(
     ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
 ) -> None:
-    done = ntre("doctor", "--json", cwd=tmp_path, blocked=without("onnxruntime", "torch"))
+    done = ntre("doctor", "--json", cwd=tmp_path, blocked=without("onnxruntime", "openvino", "torch"))
     assert (done.returncode, done.stderr) == (3, "")
     told = json.loads(done.stdout)
     assert told["can_run"] is False
@@ -108,3 +108,33 @@ def test_the_doctor_exits_with_3_where_no_engine_can_run(
 
 def test_a_bundle_that_is_not_there_is_bad_input_for_the_doctor_too(refused: Callable[..., str]) -> None:
     assert "nope.ntre" in refused("doctor", "--bundle", "nope.ntre")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--engine", "openvio"), ("Engine 'openvio' is unknown", "Did you mean 'openvino'?")),
+        (
+            ("--engine", "openvino", "--precision", "fp16"),
+            ("openvino 'fp16' is unknown", "fp32, bf16, int8"),
+        ),
+        (("--precision", "bf16"), ("Precision of onnx 'bf16' is unknown", "fp32, fp16, int8")),
+        (("--calibrate-on", "procedural"), ("--calibrate-on is for int8", "--precision int8")),
+        (("--precision", "int8", "--calibrate-on", "nope"), ("Dataset 'nope' is unknown",)),
+    ],
+)
+def test_an_engine_or_precision_that_export_does_not_know_is_bad_input(
+    tiny: SimpleNamespace, refused: Callable[..., str], arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    message = refused("export", tiny.checkpoint, *arguments, code=2)
+    assert all(word in message for word in words), message
+
+
+def test_without_openvino_or_nncf_export_says_what_to_install(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = ntre("export", tiny.checkpoint, "--engine", "openvino", cwd=tmp_path, blocked=without("openvino"))
+    failed(done, "openvino", "pip install 'ntre_deploy[openvino]'")
+    done = ntre("export", tiny.checkpoint, "--precision", "int8", cwd=tmp_path, blocked=without("nncf"))
+    failed(done, "nncf", "pip install 'ntre_deploy[int8]'")
+    assert list(tmp_path.iterdir()) == []

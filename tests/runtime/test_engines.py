@@ -76,7 +76,9 @@ def test_the_precision_asked_for_is_the_one_that_runs(opened: Bundle, precision:
     ("given", "close"), [("onx", "onnx"), ("onnx-cdua", "onnx-cuda"), ("ONNX-CPU", None), ("", None)]
 )
 def test_an_unknown_engine_is_refused_with_the_closest_name(opened: Bundle, given: str, close: str | None) -> None:
-    with pytest.raises(InputError, match=rf"Engine '{given}' is unknown; .*auto, onnx, onnx-cuda, onnx-cpu") as caught:
+    with pytest.raises(
+        InputError, match=rf"Engine '{given}' is unknown; .*auto, onnx, onnx-cuda, openvino, onnx-cpu"
+    ) as caught:
         open_engine(opened, given)
     assert caught.value.exit_code == 2
     assert ("Did you mean" in str(caught.value)) == (close is not None)

@@ -1,6 +1,7 @@
 """The manifest as the hostile file that it may be."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.image import InputSpec
-from ntre_deploy.runtime.manifest import MANIFEST, FileEntry, Manifest, ModelEntry, read_manifest
+from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry, read_manifest
 
 WHOLE = Manifest(
     name="tiny",
@@ -28,10 +29,12 @@ WHOLE = Manifest(
     input=InputSpec(65, (1.5, 2.0, 3.0), (4.0, 5.0, 6.0)),
     files=(
         FileEntry("support.onnx", "support", "onnx", "fp16", "fp32", 12, "cd" * 32, {"opset": 18}),
+        FileEntry("query.onnx", "query", "onnx", "fp16", "fp32", 12, "cd" * 32, {"opset": 18}),
         FileEntry("selftest.safetensors", "self-test", "", "", "", 1, "ef" * 32),
     ),
     verification=[{"engine": "onnx-cpu", "cases": [{"logits": 1e-6}]}],
     versions={"torch": "2.13.0"},
+    engines=(EngineEntry("openvino", "bf16", "bf16", "support.onnx", "query.onnx", {"version": "2026.4"}),),
 )
 CONTENT: dict[str, Any] = json.loads(WHOLE.to_json())
 
@@ -45,7 +48,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield path
         for key, inner in value.items():
             yield from leaves(inner, (*path, key))
-    elif path == ("files",):
+    elif path in (("files",), ("engines",)):
         yield path
         yield from leaves(value[0], (*path, 0))
     else:
@@ -108,9 +111,18 @@ def test_a_path_that_the_system_cannot_hold_is_refused() -> None:
         read_manifest(Path("x" * 5000))
 
 
-@pytest.mark.parametrize("path", REQUIRED, ids=dotted)
+@pytest.mark.parametrize("path", [p for p in REQUIRED if p != ("engines",)], ids=dotted)
 def test_a_manifest_that_lacks_an_entry_is_refused(path: tuple[Any, ...], tmp_path: Path) -> None:
     refused(tmp_path, changed(path, None))
+
+
+def test_a_manifest_from_before_engine_entries_has_none(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps(changed(("engines",), None)))
+    assert read_manifest(tmp_path) == dataclasses.replace(WHOLE, engines=())
+
+
+def test_the_same_engine_and_precision_twice_is_refused(tmp_path: Path) -> None:
+    assert "two engines" in refused(tmp_path, changed(("engines",), CONTENT["engines"] * 2))
 
 
 # what is no text, no whole number, no list and no object of the schema

@@ -5,6 +5,7 @@ To add one: write its file, add it to `_ENGINES`, best first.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, InputError, did_you_mean, one_of
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import onnx
+from ntre_deploy.runtime.cpu import int8_unwise
+from ntre_deploy.runtime.engines import onnx, openvino
+from ntre_deploy.runtime.engines.options import EngineOptions
 
 Float = NDArray[np.float32]
 
@@ -49,13 +52,23 @@ class _Kind:
     files: str  # engine name of its files in the manifest
     precisions: tuple[str, ...]  # best first, for `auto`
     unavailable: Callable[[], str | None]  # why it cannot run here; None when it can
-    open: Callable[[Bundle, str, int | None], Engine]
+    open: Callable[[Bundle, str, EngineOptions], Engine]
+    lacks: Callable[[str], str | None] = lambda precision: None  # why this machine cannot run a precision
+    unwise: Callable[[str], str | None] = lambda precision: None  # why `auto` should rather take another one
 
 
 _ENGINES: dict[str, _Kind] = {
     "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx.cuda_unavailable, onnx.open_cuda),
+    openvino.NAME: _Kind(
+        openvino.NAME,
+        ("int8", "bf16", "fp32"),
+        openvino.unavailable,
+        openvino.open_cpu,
+        openvino.lacks,
+        int8_unwise,
+    ),
     # fp16 runs on the CPU too, but only through casts to fp32
-    "onnx-cpu": _Kind("onnx", ("fp32", "fp16"), onnx.cpu_unavailable, onnx.open_cpu),
+    "onnx-cpu": _Kind("onnx", ("int8", "fp32", "fp16"), onnx.cpu_unavailable, onnx.open_cpu, unwise=int8_unwise),
 }
 ENGINE_NAMES = tuple(_ENGINES)
 _ALIASES = {"onnx": ("onnx-cuda", "onnx-cpu")}
@@ -71,21 +84,33 @@ def engine_precisions(bundle: Bundle, name: str) -> list[str]:
     return bundle.precisions(_ENGINES[name].files)
 
 
-def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None, threads: int | None = None) -> Choice:
+def precision_unavailable(name: str, precision: str) -> str | None:
+    """Why this machine cannot run an engine in a precision, or None; whether the engine is there is not looked at."""
+    return _ENGINES[name].lacks(precision)
+
+
+def open_engine(
+    bundle: Bundle,
+    name: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    *,
+    hint: str = "latency",
+    cache: Path | None = None,
+) -> Choice:
     """Open an engine of a bundle.
 
     Args:
         name: `auto` or `onnx` take the best that runs; any other name gets exactly that engine or an error.
         precision: such as `fp32`; None takes the engine's best in the bundle.
-        threads: CPU threads; None leaves it to the engine.
+        threads, hint, cache: see `EngineOptions`.
 
     Raises:
-        InputError: an unknown name or a precision that the bundle does not hold.
+        InputError: an unknown name or hint, or a precision that the bundle does not hold.
         EngineError: no engine can run, or the one asked for cannot.
     """
     one_of(name, ["auto", *_ALIASES, *_ENGINES], "Engine")
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; at least 1 is needed.")
+    options = EngineOptions(threads, hint, cache)
     candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
@@ -106,18 +131,44 @@ def open_engine(bundle: Bundle, name: str = "auto", precision: str | None = None
                 raise EngineError(f"Engine {candidate} cannot run here: {reason}; `ntre doctor` tells more.")
             passed.append(f"{candidate}: {reason}")
             continue
-        chosen = precision or next((p for p in kind.precisions if p in held), held[0])
+        chosen, left = (precision, []) if precision is not None else _best(candidate, held)
+        if chosen is None:
+            passed += left
+            continue
         try:
-            engine = kind.open(bundle, chosen, threads)
+            engine = kind.open(bundle, chosen, options)
         except EngineError as error:
             if len(candidates) == 1:
                 raise
             passed.append(f"{candidate}: {error}")
             continue
         # what would mend the others is the doctor's to tell
-        because = f"; passed over {'; '.join(p.partition(' (')[0] for p in passed)}" if passed else ""
+        over = [p.partition(" (")[0] for p in (*passed, *left)]
+        because = f"; passed over {'; '.join(over)}" if over else ""
         return Choice(engine, f"{candidate} {chosen}{because}")
     raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
 
 
-__all__ = ["ENGINE_NAMES", "Choice", "Engine", "available_engines", "engine_precisions", "open_engine"]
+def _best(name: str, held: list[str]) -> tuple[str | None, list[str]]:
+    """The best precision that this machine has, and what was passed over for which reason."""
+    kind = _ENGINES[name]
+    order = [p for p in kind.precisions if p in held] or held
+    lacking = {p: reason for p in order if (reason := kind.lacks(p))}
+    runs = [p for p in order if p not in lacking]
+    unwise = {p: reason for p in runs if (reason := kind.unwise(p))}
+    # what is unwise is better than nothing
+    best = next((p for p in runs if p not in unwise), runs[0] if runs else None)
+    over = order if best is None else order[: order.index(best)]
+    return best, [f"{name} {p}: {reason}" for p in over if (reason := lacking.get(p) or unwise.get(p))]
+
+
+__all__ = [
+    "ENGINE_NAMES",
+    "Choice",
+    "Engine",
+    "EngineOptions",
+    "available_engines",
+    "engine_precisions",
+    "open_engine",
+    "precision_unavailable",
+]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.onnxfile import check_self_contained
 
 Float = NDArray[np.float32]
@@ -40,18 +41,18 @@ def cuda_unavailable() -> str | None:
     return None
 
 
-def open_cpu(bundle: Bundle, precision: str, threads: int | None) -> "OnnxEngine":
+def open_cpu(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxEngine":
     """The bundle's graphs on the CPU."""
-    return _open(bundle, "onnx-cpu", precision, _CPU, threads)
+    return _open(bundle, "onnx-cpu", precision, _CPU, options.threads)
 
 
-def open_cuda(bundle: Bundle, precision: str, threads: int | None) -> "OnnxEngine":
+def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxEngine":
     """The bundle's graphs on the first GPU.
 
     Raises:
         EngineError: ONNX Runtime fell back to another provider.
     """
-    return _open(bundle, "onnx-cuda", precision, _CUDA, threads)
+    return _open(bundle, "onnx-cuda", precision, _CUDA, options.threads)
 
 
 def _open(bundle: Bundle, name: str, precision: str, provider: str, threads: int | None) -> "OnnxEngine":

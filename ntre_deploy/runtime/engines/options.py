@@ -1,0 +1,32 @@
+"""How an engine is opened; what an engine does not know, it leaves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntre_deploy.errors import InputError, one_of
+
+HINTS = ("latency", "throughput")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is opened.
+
+    Attributes:
+        threads: CPU threads; None leaves it to the engine.
+        hint: `latency` gives all threads to one image; `throughput` runs several clones side by side (OpenVINO).
+        cache: folder for compiled graphs, so that the next load is faster (OpenVINO); None keeps none.  Nothing but the
+            self-test checks what lies in it, so it must be a folder that only its user can write.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    threads: int | None = None
+    hint: str = "latency"
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"{self.threads} threads were asked for; at least 1 is needed.")
+        one_of(self.hint, HINTS, "Hint")
