@@ -43,7 +43,7 @@ def command(
 
     Example: ntre bench model.ntre --dataset coco:instances_val.json --shots 5 --out report
     """
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split)
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, quiet=as_json)
     report = run(bundle, checkpoint, draw, rounds, threads, out, pictures, quiet=as_json)
     if as_json:
         print_json(report)

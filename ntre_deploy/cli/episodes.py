@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ntre_deploy.cli.console import reading_masks
 from ntre_deploy.errors import InputError, one_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ _SPLIT = "interleaved"
 
 @dataclass(frozen=True)
 class Draw:
-    """What the options say; None is left to the episode file, or to the default."""
+    """What the options say; None is left to the episode file, or to the default.
+
+    `quiet` shows no bar while masks are read.
+    """
 
     dataset: str
     episodes: Path | None = None
@@ -45,6 +49,7 @@ class Draw:
     fold: int | None = None
     split: str | None = None
     default_count: int = 20
+    quiet: bool = False
 
 
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
@@ -54,11 +59,18 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
         InputError: the dataset or the file cannot be used, they do not belong together, or classes lack images.
     """
     from ntre_deploy.data.dataset import open_dataset
-    from ntre_deploy.data.episodes import read_episodes, sample_episodes, usable_classes, write_episodes
-    from ntre_deploy.data.folds import SPLITS, novel_classes
+    from ntre_deploy.data.folds import SPLITS
 
     cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
-    dataset = open_dataset(draw.dataset)
+    with reading_masks(draw.quiet) as progress:
+        dataset = open_dataset(draw.dataset, progress=progress)
+        return dataset, _episodes(draw, dataset, cut)
+
+
+def _episodes(draw: Draw, dataset: "Dataset", cut: str) -> "EpisodeSet":
+    from ntre_deploy.data.episodes import read_episodes, sample_episodes, usable_classes, write_episodes
+    from ntre_deploy.data.folds import novel_classes
+
     if draw.episodes is not None and draw.episodes.exists():
         found = read_episodes(draw.episodes)
         if found.dataset != dataset.name:
@@ -67,7 +79,7 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
                 "pass the dataset that they belong to."
             )
         _check_same(draw, found)
-        return dataset, found
+        return found
     shots = draw.shots or 1
     classes = list(dataset.class_names)
     if draw.fold is not None:
@@ -84,7 +96,7 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     drawn = sample_episodes(dataset, usable, shots, count, draw.seed or 0, split=split, fold=draw.fold)
     if draw.episodes is not None:
         write_episodes(draw.episodes, drawn)
-    return dataset, drawn
+    return drawn
 
 
 def _check_same(draw: Draw, found: "EpisodeSet") -> None:

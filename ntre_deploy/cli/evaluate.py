@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,8 @@ from ntre_deploy.errors import InputError, one_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ntre_deploy.data.dataset import Dataset
+    from ntre_deploy.data.episodes import EpisodeSet
     from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
 
 
@@ -59,7 +61,12 @@ def command(
         int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")
     ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="exact: masks are compared at each photo's own size.")
+        str,
+        typer.Option(
+            "--protocol",
+            help="exact: the letterbox is inverted exactly. released: as the authors' code evaluates, its rounding, "
+            "its padding and its one episode too many.",
+        ),
     ] = "exact",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for eval.json, episodes.csv and sheet.png.")
@@ -93,8 +100,12 @@ def command(
     if out is not None:
         check_folder(out)
     # the model comes first: it is refused within seconds, while the lists of a large dataset may take minutes
-    opened = _bundle(target, engine or "auto", precision, threads) if target.is_dir() else _checkpoint(target, threads)
-    data, drawn = open_episodes(Draw(dataset, episodes, shots, count, seed, fold, split, default_count=1000))
+    if target.is_dir():
+        opened = _bundle(target, engine or "auto", precision, threads, protocol)
+    else:
+        opened = _checkpoint(target, threads, protocol)
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, default_count=1000, quiet=as_json)
+    data, drawn = _released_episodes(draw) if protocol == "released" else open_episodes(draw)
     before = environment(threads)
     with counting(len(drawn.episodes), "evaluating", as_json) as advance:
         found = evaluate(
@@ -125,7 +136,27 @@ def command(
         print(f"{what}: {path}")
 
 
-def _checkpoint(path: Path, threads: int | None) -> _Target:
+def _released_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
+    """As `open_episodes`, with the released loop's one episode too many; a file that is there is run as it is.
+
+    Raises:
+        InputError: as `open_episodes`, or --count and the file do not agree.
+    """
+    from ntre_deploy.training.released import EXTRA_EPISODES
+
+    wanted = None if draw.count is None else draw.count + EXTRA_EPISODES
+    there = draw.episodes is not None and draw.episodes.exists()
+    more = replace(draw, count=None if there else wanted, default_count=draw.default_count + EXTRA_EPISODES)
+    data, drawn = open_episodes(more)
+    if wanted is not None and len(drawn.episodes) != wanted:
+        raise InputError(
+            f"--count {draw.count} is {wanted} episodes under the released protocol, but {draw.episodes} has "
+            f"{len(drawn.episodes)}; leave out --count to run those, or name a new file."
+        )
+    return data, drawn
+
+
+def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
     """The training graph in PyTorch."""
     import torch
 
@@ -133,13 +164,15 @@ def _checkpoint(path: Path, threads: int | None) -> _Target:
     from ntre_deploy.files import sha256
     from ntre_deploy.model.checkpoint import load_checkpoint
     from ntre_deploy.runtime.image import InputSpec
+    from ntre_deploy.training.released_network import released_run
     from ntre_deploy.training.runs import NetworkRun
 
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_checkpoint(path)
     config = loaded.model.config
-    run = NetworkRun(FullNetwork(loaded.model, InputSpec(config.input_size)))
+    spec = InputSpec(config.input_size)
+    run = released_run(loaded.model, spec) if protocol == "released" else NetworkRun(FullNetwork(loaded.model, spec))
     model = {
         "kind": "checkpoint",
         "name": path.name,
@@ -151,11 +184,11 @@ def _checkpoint(path: Path, threads: int | None) -> _Target:
     return _Target(run, run.stages, model, {"name": "pytorch", "precision": "fp32", "threads": threads})
 
 
-def _bundle(folder: Path, engine: str, precision: str | None, threads: int | None) -> _Target:
+def _bundle(folder: Path, engine: str, precision: str | None, threads: int | None, protocol: str) -> _Target:
     """An engine of a bundle; needs no torch."""
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.segmenter import Segmenter
-    from ntre_deploy.training.runs import segmenter_run
+    from ntre_deploy.training import released, runs
 
     manifest = Bundle.open(folder).manifest
     segmenter = Segmenter.load(folder, engine, precision=precision, threads=threads)
@@ -168,4 +201,5 @@ def _bundle(folder: Path, engine: str, precision: str | None, threads: int | Non
         "origin": manifest.model.origin,
     }
     ran = {"name": segmenter.engine.name, "precision": segmenter.engine.precision, "threads": threads}
-    return _Target(segmenter_run(segmenter), None, model, ran | {"reason": segmenter.reason})
+    run = (released if protocol == "released" else runs).segmenter_run(segmenter)
+    return _Target(run, None, model, ran | {"reason": segmenter.reason})

@@ -18,7 +18,7 @@ from ntre_deploy.training.evaluator import LEVEL, RESAMPLES, Evaluation, Interva
 
 FORMAT = "ntre-eval"
 VERSION = 1
-PROTOCOLS = ("exact",)
+PROTOCOLS = ("exact", "released")
 # of the bootstrap; the draw of the episodes has its own
 SEED = 0
 # below this, the bootstrap of a class sees too little of its spread
@@ -42,6 +42,7 @@ def build_report(
     Args:
         model: what was evaluated; `origin` is its checkpoint's.
         engine: what ran it.
+        protocol: one of `PROTOCOLS`, under which `evaluation` was made.
     """
     score, intervals = evaluation.score, evaluation.intervals(seed=SEED)
     numbers, class_iou = evaluation.episodes_of, score.class_iou

@@ -1,8 +1,10 @@
 """What `evaluate` can run: the training graph of a checkpoint, and any engine behind a `Segmenter`.
 
-Both go through the same pre- and post-processing (`ntre_deploy.runtime.image`).
+Both go through the same pre- and post-processing (`ntre_deploy.runtime.image`), which is the `exact` protocol;
+`released` and `released_network` have the other one.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +22,19 @@ if TYPE_CHECKING:
 
 
 class NetworkRun:
-    """The training graph: supports and query through the whole network."""
+    """The training graph: supports and query through the whole network.
 
-    def __init__(self, network: "FullNetwork") -> None:
+    Args:
+        network: prepares images and computes logits.
+        labels: logits [1, 2, h, w] at feature resolution -> uint8 labels at the query's own size; the way back that
+            fits the network's preparation.
+    """
+
+    def __init__(
+        self, network: "FullNetwork", labels: Callable[[NDArray[np.float32], Letterbox], Pixels] = label_map
+    ) -> None:
         self.network = network
+        self._labels = labels
 
     def __call__(self, query: Pixels, shots: Shots) -> Pixels:
         """See `Run`.
@@ -34,23 +45,26 @@ class NetworkRun:
         logits, box = self.network.logits(query, self.network.prepare(shots))
         if not np.isfinite(logits).all():
             raise InputError("The network gave NaN or infinity; take an earlier checkpoint.")
-        return label_map(logits, box)
+        return self._labels(logits, box)
 
     def stages(self, query: Pixels, shots: Shots) -> Stages:
         """BG map, DO map and initial prediction (figure 5 of the paper), resized as the final logits are."""
         prediction, box = self.network.predict(query, self.network.prepare(shots))
         background = prediction.bg_logits
         if not prediction.do_masks:
-            return Stages(None if background is None else _mask(background, box), None, None)
+            return Stages(None if background is None else self._mask(background, box), None, None)
         assert background is not None
         # with several stages, the largest bin shows the most
         widest = max(range(len(prediction.do_masks)), key=lambda i: int(prediction.do_masks[i].shape[-1]))
         distracting = prediction.do_masks[widest]
         return Stages(
-            background=_mask(background, box),
-            distracting=label_map(_pair(_array(distracting)), box),
-            initial=_mask(prediction.initial_logits[widest], box),
+            background=self._mask(background, box),
+            distracting=self._labels(_pair(_array(distracting)), box),
+            initial=self._mask(prediction.initial_logits[widest], box),
         )
+
+    def _mask(self, logits: "Tensor", box: Letterbox) -> Pixels:
+        return self._labels(_array(logits), box)
 
 
 def segmenter_run(segmenter: Segmenter) -> Run:
@@ -68,10 +82,6 @@ def segmenter_run(segmenter: Segmenter) -> Run:
 def _array(values: "Tensor") -> NDArray[np.float32]:
     array: NDArray[np.float32] = values.float().cpu().numpy()
     return array
-
-
-def _mask(logits: "Tensor", box: Letterbox) -> Pixels:
-    return label_map(_array(logits), box)
 
 
 def _pair(mask: NDArray[np.float32]) -> NDArray[np.float32]:

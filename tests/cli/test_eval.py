@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -133,6 +134,7 @@ def test_a_checkpoint_without_torch_says_what_to_install(
     ("arguments", "words"),
     [
         (("--protocol", "exakt"), ("'exakt'", "Did you mean 'exact'")),
+        (("--protocol", "relased"), ("'relased'", "Did you mean 'released'")),
         (("--dataset", "procedrual"), ("'procedrual'", "Did you mean 'procedural'")),
         (("--dataset", "coco:nope.json"), ("nope.json",)),
         (("--split", "intrleaved"), ("'intrleaved'", "Did you mean 'interleaved'")),
@@ -216,6 +218,86 @@ def test_an_episode_whose_support_lacks_the_class_is_refused(
     )
     message = refused("eval", tiny.checkpoint, "--episodes", "set.jsonl")
     assert "Episode 1: support 1 of procedural:0 holds no pixel of 'thing'" in message
+
+
+RELEASED = ("--protocol", "released")
+
+
+def test_the_released_protocol_runs_one_episode_more_and_gives_other_masks(
+    call: Callable[..., Done], tiny: SimpleNamespace, here: Path
+) -> None:
+    found = {}
+    runs = {
+        "checkpoint": (tiny.checkpoint, *FEW, *RELEASED),
+        "bundle": (tiny.bundle, *FEW, *RELEASED),
+        "exact": (tiny.checkpoint, "--threads", "1"),
+    }
+    for name, arguments in runs.items():
+        done = call("eval", *arguments, "--episodes", "set.jsonl", "--out", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads((here / name / "eval.json").read_text())
+        assert (report["protocol"], report["episodes"]["count"]) == ("exact" if name == "exact" else "released", 7)
+        assert f" 7 episodes of procedural:0, fold 2 (interleaved), protocol {report['protocol']}\n" in done.stdout
+        found[name] = counts_of(here / name)
+    ours, theirs, exact = found.values()
+    assert max(abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)) <= 2
+    # the same pixels of the same queries are compared, but with other masks
+    assert [sum(row) for row in ours] == [sum(row) for row in exact]
+    assert ours != exact
+    # the maps on the way are shown under this protocol too
+    with Image.open(here / "checkpoint" / "sheet.png") as image:
+        assert image.size == (7 * 248 + 8, 28 + 7 * 188 + 8)
+
+
+def test_the_released_episodes_begin_with_the_exact_ones(
+    call: Callable[..., Done], tiny: SimpleNamespace, here: Path
+) -> None:
+    for name, options in (("exact", ()), ("released", RELEASED)):
+        assert call("eval", tiny.bundle, *FEW, *options, "--episodes", f"{name}.jsonl", "--json").returncode == 0
+    exact, released = (read_episodes(here / f"{name}.jsonl").episodes for name in ("exact", "released"))
+    assert (len(exact), released[:-1]) == (6, exact)
+
+
+def test_a_count_that_an_episode_file_does_not_have_is_refused_in_the_users_numbers(
+    call: Callable[..., Done], tiny: SimpleNamespace, refused: Callable[..., str]
+) -> None:
+    assert call("eval", tiny.bundle, *FEW, "--episodes", "set.jsonl", "--json").returncode == 0
+    message = refused("eval", tiny.bundle, *FEW, *RELEASED, "--episodes", "set.jsonl")
+    assert "--count 6 is 7 episodes under the released protocol, but set.jsonl has 6" in message
+    done = call("eval", tiny.bundle, *RELEASED, "--episodes", "set.jsonl", "--json")
+    assert json.loads(done.stdout)["episodes"]["count"] == 6
+
+
+def test_a_photo_too_narrow_for_the_released_protocol_is_refused(
+    call: Callable[..., Done], tiny: SimpleNamespace, here: Path, refused: Callable[..., str]
+) -> None:
+    for part, pixels in (("images", np.full((8, 600, 3), 90, np.uint8)), ("masks", np.ones((8, 600), np.uint8))):
+        folder = here / "data" / "strip" / part
+        folder.mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            Image.fromarray(pixels).save(folder / name)
+    arguments = ("eval", tiny.checkpoint, "--dataset", "folder:data", "--count", "1")
+    message = refused(*arguments, *RELEASED)
+    assert "600 x 8 pixels" in message
+    assert "--protocol exact" in message
+    assert call(*arguments, "--protocol", "exact", "--json").returncode == 0
+
+
+def test_a_bundle_is_evaluated_as_released_without_torch(
+    ntre: Callable[..., Done], without: Callable[..., Path], tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    options = (*FEW, *RELEASED, "--json")
+    done = ntre("eval", tiny.bundle, *options, cwd=tmp_path, blocked=without("torch", "onnx", "onnxscript"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["protocol"] == "released"
+
+
+def test_by_default_the_released_protocol_draws_1001_episodes() -> None:
+    from ntre_deploy.cli.episodes import Draw
+    from ntre_deploy.cli.evaluate import _released_episodes
+
+    _, drawn = _released_episodes(Draw("procedural", default_count=1000))
+    assert len(drawn.episodes) == 1001
 
 
 def test_a_full_disk_leaves_no_half_report(

@@ -23,14 +23,20 @@ def drawn(*classes: int, fold: int | None = 0, dataset: str = "procedural:5") ->
     return EpisodeSet(dataset, "all" if fold is None else "interleaved", fold, 2, 7, episodes)
 
 
-def report_of(episodes: EpisodeSet, **origin: Any) -> tuple[dict[str, Any], Evaluation]:
+def report_of(episodes: EpisodeSet, *, protocol: str = "exact", **origin: Any) -> tuple[dict[str, Any], Evaluation]:
     classes = [e.class_id for e in episodes.episodes]
     names = {e.class_id: e.class_name for e in episodes.episodes}
     evaluation = Evaluation(np.array(classes), np.array([COUNTS[c] for c in classes]), names)
     model = {"kind": "checkpoint", "name": "a.safetensors", "origin": origin}
     engine = {"name": "pytorch", "precision": "fp32", "threads": 1}
     report = build_report(
-        evaluation, episodes, model=model, engine=engine, environment={"cores": 2}, command="ntre eval a.safetensors"
+        evaluation,
+        episodes,
+        model=model,
+        engine=engine,
+        environment={"cores": 2},
+        command="ntre eval a.safetensors",
+        protocol=protocol,
     )
     return report, evaluation
 
@@ -118,6 +124,12 @@ def test_the_table_shows_percent_and_a_dash_where_there_is_no_interval() -> None
     assert heading(report) == (
         "a.safetensors on pytorch fp32: 2-shot, 3 episodes of procedural:5, fold 0 (interleaved), protocol exact"
     )
+
+
+def test_the_protocol_is_told_in_the_report_and_above_the_table() -> None:
+    report, _ = report_of(drawn(0, 1), protocol="released")
+    assert report["protocol"] == "released"
+    assert heading(report).endswith(", protocol released")
 
 
 def picture(stages: Stages | None) -> Picture:
