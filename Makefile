@@ -2,15 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
+# torchvision needs a torch of its own version, which is far larger than the one of $(VENV)
+VISION := $(VENV)-torchvision
 SOURCES := $(shell find ntre_deploy export -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-torchvision lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
+
+test-torchvision: $(VISION)/.installed
+	$(abspath $(VISION))/bin/pytest -m torchvision
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -22,18 +27,23 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: pyproject.toml constraints.txt
+$(VENV)/.dependencies: EXTRAS := cpu,export,dev
+$(VENV)/.dependencies: CONSTRAINTS := constraints.txt
+$(VISION)/.dependencies: EXTRAS := cpu,export,train,dev
+$(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt
+
+$(VENV)/.dependencies $(VISION)/.dependencies: %/.dependencies: pyproject.toml constraints.txt constraints-torchvision.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[cpu,export,dev]'
+	$(PYTHON) -m venv $*
+	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '.[$(EXTRAS)]'
 	touch $@
 
 # setuptools would pack what an earlier build left behind
-$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+$(VENV)/.installed $(VISION)/.installed: %/.installed: %/.dependencies $(SOURCES)
 	rm -rf build
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	rm -rf build
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo_out *.egg-info
+	rm -rf $(VENV) $(VISION) build demo_out *.egg-info

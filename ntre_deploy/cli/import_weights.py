@@ -13,7 +13,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="Released state dict or backbone weights (.pth, .safetensors), or random:SEED.", show_default=False
+            help="Released state dict or backbone weights (.pth, .safetensors), torchvision:BACKBONE, or random:SEED.",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
@@ -29,6 +30,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Import a released NTRENet, or a backbone under an untrained head.
+
+    torchvision:resnet50 (or resnet101, vgg16_bn, squeezenet1_1) downloads ImageNet weights, which `ntre train --init`
+    starts from; a tag, as in torchvision:resnet50:IMAGENET1K_V2, takes others.
 
     Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
     """

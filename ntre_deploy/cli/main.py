@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from ntre_deploy import __version__
-from ntre_deploy.cli import bench, demo, doctor, evaluate, export, import_weights, segment, train
+from ntre_deploy.cli import bench, demo, doctor, download, evaluate, export, import_weights, segment, train
 from ntre_deploy.errors import NtreError, did_you_mean
 
 DEFECT = 70
@@ -53,6 +53,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.command,
     "eval": evaluate.command,
     "import-weights": import_weights.command,
+    "download": download.command,
     "doctor": doctor.command,
     "demo": demo.command,
 }

@@ -1,4 +1,4 @@
-"""Foreign weights into NTRENet: released state dicts, backbones under torchvision's names, seeded random ones."""
+"""Foreign weights into NTRENet: released state dicts, torchvision's backbones by file or name, seeded random ones."""
 
 import pickle
 import re
@@ -6,17 +6,24 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.files import check_folder
 from ntre_deploy.model.backbones.resnet import Bottleneck
+from ntre_deploy.model.backbones.squeezenet import SqueezeNet
 from ntre_deploy.model.checkpoint import fill, read_safetensors
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import Backbone, ModelConfig
 from ntre_deploy.model.matching import resize
 from ntre_deploy.model.ntrenet import NTRENet, Stage
+from ntre_deploy.vision import downloading, torchvision
+
+# SqueezeNet has no BatchNorm: with ImageNet weights, layers 2 and 3 have a root mean square of 14 and 32 on photos.  A
+# head cannot learn behind that: beside it, a prior in [0, 1] and a BG prototype vanish.
+SQUEEZENET_SCALES = (1 / 16, 1 / 32)
 
 # released name -> name here; {i} is the pyramid bin
 _HEAD = {
@@ -43,6 +50,9 @@ _DEEP_STEM = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", 
 _VGG_STARTS = (0, 7, 14, 24, 34)
 # ImageNet classifiers, which segmentation has no use for
 _CLASSIFIERS = ("fc.", "classifier.")
+_BY_NAME = "torchvision:"
+# the one tag that all four backbones have
+_TAG = "IMAGENET1K_V1"
 
 
 def released_name(name: str, *, vgg: bool) -> str:
@@ -117,11 +127,42 @@ def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     )
 
 
+def named_weights(source: str) -> tuple[str, Path]:
+    """The file of torchvision's ImageNet weights, downloaded into torch's cache where it is not there yet.
+
+    Args:
+        source: `torchvision:BACKBONE` or `torchvision:BACKBONE:TAG`; the tag is torchvision's, by default
+            IMAGENET1K_V1.
+
+    Returns:
+        `source` with its tag, and the file in torch's hub folder (below $TORCH_HOME).
+
+    Raises:
+        InputError: torchvision has no such weights, or the cache cannot be written.
+        EngineError: torchvision is not there or does not import, or the download fails; nothing of it is left.
+    """
+    backbone, _, tag = source.removeprefix(_BY_NAME).partition(":")
+    one_of(backbone, get_args(Backbone), "torchvision's backbone")
+    known = torchvision("models").get_model_weights(backbone)
+    name = f"{_BY_NAME}{backbone}:{one_of(tag or _TAG, [w.name for w in known], f'Tag of {_BY_NAME}{backbone}')}"
+    url = known[tag or _TAG].url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.exists():
+        check_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # the name ends with the first digits of the file's SHA-256
+        digest = path.stem.rpartition("-")[2]
+        with downloading(name, f"Download {url} by hand and run: ntre import-weights {path.name} OUT"):
+            torch.hub.download_url_to_file(url, str(path), digest)
+    return name, path
+
+
 def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTRENet, dict[str, Any]]:
     """NTRENet with foreign weights.
 
     Args:
-        source: a released state dict, a backbone's weights (the head is then drawn from `seed`), or `random:SEED`.
+        source: a released state dict, a backbone's weights (the head is then drawn from `seed`), such weights by name
+            as `torchvision:BACKBONE[:TAG]` (see `named_weights`), or `random:SEED`.
         config: options of the head; backbone and stem are taken from the weights (for `random:` from here).
         seed: of the head's random weights.
 
@@ -130,6 +171,7 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
 
     Raises:
         InputError: the file is no state dict, or a tensor is missing, extra or misshapen.
+        EngineError: torchvision's weights cannot be had.
     """
     if source.startswith("random:"):
         number = source.removeprefix("random:")
@@ -140,11 +182,11 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
             "head": "untrained",
             "backbone": "untrained",
         }
-    path = Path(source)
+    name, path = named_weights(source) if source.startswith(_BY_NAME) else (Path(source).name, Path(source))
     tensors = read_state_dict(path)
     what = f"Weights {path}"
     config = replace(config, **detect(tensors, what))
-    origin: dict[str, Any] = {"source": path.name, "backbone": "imported"}
+    origin: dict[str, Any] = {"source": name, "backbone": "imported"}
     if "bg_prototype" in tensors:
         if config.elimination == "once" or config.f3x3 == "plain":
             raise InputError(f"{what} are of the released form; leave out --form paper.")
@@ -161,6 +203,8 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
         return model.eval(), origin | {"head": "trained"}
     model = _untrained(config, seed)
     fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
+    if isinstance(model.backbone, SqueezeNet):
+        model.backbone.rescale(*SQUEEZENET_SCALES)
     return _balanced(model), origin | {"head": "untrained", "seed": seed}
 
 

@@ -127,3 +127,20 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     c = import_weights("random:5", config)[0].state_dict()
     assert all(torch.equal(a[n], b[n]) for n in a)
     assert not torch.equal(a["backbone.features.0.weight"], c["backbone.features.0.weight"])
+
+
+def test_squeezenet_is_scaled_to_what_a_head_can_learn_from(tmp_path: Path) -> None:
+    """Layers 2 and 3 by powers of two, which round nothing, and layer 4 not at all."""
+    from ntre_deploy.model.weights import SQUEEZENET_SCALES
+
+    weights = squeezenet()
+    torch.save(weights, tmp_path / "x.pth")
+    scaled = import_weights(str(tmp_path / "x.pth"), HEAD)[0].backbone
+    plain = NTRENet(ModelConfig(backbone="squeezenet1_1", width=4, bins=(2,), input_size=33)).backbone
+    plain.load_state_dict(weights)
+    with torch.no_grad():
+        image = torch.randn(1, 3, 65, 65)
+        ours, theirs = scaled.lower(image), plain.lower(image)
+        for a, b, factor in zip(ours, theirs, SQUEEZENET_SCALES, strict=True):
+            torch.testing.assert_close(a, b * factor)
+        torch.testing.assert_close(scaled.upper(ours[1]), plain.upper(theirs[1]))

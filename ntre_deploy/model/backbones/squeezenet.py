@@ -46,6 +46,20 @@ class SqueezeNet(nn.Module):
             Fire(512, 64, 256, dilation=2),
         )
 
+    @torch.no_grad()
+    def rescale(self, f2: float, f3: float) -> None:
+        """Multiply layers 2 and 3 by positive factors and leave layer 4 as it is, by way of the weights alone.
+
+        Between rectified convolutions and pools a factor passes through; powers of two change no rounding.
+        """
+        for factor, last, following in ((f2, 7, 9), (f3, 10, 11)):
+            fire, after = self.features[last], self.features[following]
+            assert isinstance(fire, Fire)
+            assert isinstance(after, Fire)
+            for parameter in (*fire.expand1x1.parameters(), *fire.expand3x3.parameters()):
+                parameter.mul_(factor)
+            after.squeeze.weight /= factor
+
     def lower(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W] -> f2 [B, 256, H/8, W/8], f3 [B, 384, H/8, W/8]."""
         f2 = self.features[:8](image)
