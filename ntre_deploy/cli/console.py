@@ -2,12 +2,23 @@
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+# what ends sooner needs no bar
+_PATIENCE = 1.0
+# log entries over which the time of a step is averaged: enough for validations and saves to count, few enough to
+# follow a machine that becomes slower
+_WINDOW = 100
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -45,6 +56,82 @@ def counting(total: int, what: str, quiet: bool = False) -> Iterator[Any]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def reading_masks(quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the `progress` of `open_dataset`, where building the image lists takes longer than a moment.
+
+    It shows what is built inside the block; later calls of the yielded function do nothing.
+    """
+    console = errors()
+    if quiet or not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("reading masks")
+    began, over = time.monotonic(), False
+
+    def show(done: int, total: int) -> None:
+        if over:
+            return
+        bar.update(task, completed=done, total=total)
+        if not bar.live.is_started and time.monotonic() - began > _PATIENCE:
+            bar.start()
+
+    try:
+        yield show
+    finally:
+        over = True
+        bar.stop()
+
+
+class _Remaining:
+    """Time that is left, from the pace of the last log entries."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self._total = total
+        self._seen = deque([(start, time.monotonic())], maxlen=_WINDOW)
+
+    def after(self, step: int) -> str:
+        """`h:mm:ss` until the last step, or a dash where nothing is known yet."""
+        self._seen.append((step, time.monotonic()))
+        (first, began), (last, now) = self._seen[0], self._seen[-1]
+        if last <= first:
+            return "-"
+        return str(timedelta(seconds=round((self._total - last) * (now - began) / (last - first))))
+
+
+@contextmanager
+def training(start: int, total: int, quiet: bool = False) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """What a run from step `start` to `total` says; the yielded function takes a step and its figures.
+
+    On a terminal a bar with the last figures of each kind and the time that is left, else a line for each call.
+    """
+    console, remaining = errors(), _Remaining(start, total)
+    if quiet:
+        yield lambda step, figures: None
+        return
+    if not console.is_terminal:
+        yield lambda step, figures: note(f"step {step}/{total}  {_figures(figures)}  eta {remaining.after(step)}")
+        return
+    # how long the rest takes is the same estimate as in the lines, so rich's own is left out
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("eta {task.fields[eta]}"))
+    bar, text, latest = Progress(*columns, console=console), Text(), dict[str, float]()
+    task = bar.add_task("training", total=total, completed=start, eta="-")
+
+    def show(step: int, figures: dict[str, float]) -> None:
+        latest.update(figures)
+        bar.update(task, completed=step, eta=remaining.after(step))
+        text.plain = _figures(latest)
+
+    with Live(Group(bar, text), console=console, transient=True):
+        yield show
+
+
+def _figures(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def note(line: str) -> None:

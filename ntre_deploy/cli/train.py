@@ -1,11 +1,21 @@
 """`ntre train`: a TOML config to a trained checkpoint."""
 
+import json
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntre_deploy.cli.console import note, print_json
+from ntre_deploy.cli.console import note, print_json, reading_masks, training
+from ntre_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from ntre_deploy.training.config import DataOptions
+    from ntre_deploy.training.episodes import TrainEpisodes
+
+INTERRUPTED = 130
 
 
 def command(
@@ -19,6 +29,12 @@ def command(
     init: Annotated[
         Path | None, typer.Option("--init", help="Checkpoint whose backbone to start from (ntre import-weights).")
     ] = None,
+    skip_small: Annotated[
+        bool, typer.Option("--skip-small", help="Leave out base classes with too few images, which are an error.")
+    ] = False,
+    start_from: Annotated[
+        Path | None, typer.Option("--start", help="Checkpoint of the same model, to start from all of its weights.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train NTRENet; killed and started again, it ends as an unbroken run.
@@ -29,31 +45,94 @@ def command(
     from ntre_deploy.files import check_folder
     from ntre_deploy.training.config import read_config, with_options
     from ntre_deploy.training.distributed import Processes
-    from ntre_deploy.training.start import start_model, validation
+    from ntre_deploy.training.start import provenance, start_model, validation
     from ntre_deploy.training.trainer import LAST, Trainer
 
     options = with_options(read_config(config), "data", dataset=dataset, fold=fold, shots=shots)
     options = with_options(with_options(options, "run", seed=seed), "optimiser", steps=steps)
-    model = start_model(options, init)
-    data = open_dataset(options.data.dataset)
+    if init is not None and start_from is not None:
+        raise InputError("--init takes a backbone and --start all weights of a checkpoint; give one of them.")
+    model = start_model(options, init, start_from)
     check_folder(out)
+    # without the folders: they belong to this machine, and checkpoints travel
+    given = {"fold": fold, "shots": shots, "seed": seed, "steps": steps}
+    words = [f"--{name} {value}" for name, value in given.items() if value is not None]
+    origin = provenance(" ".join(["ntre train", config.name, *words]), init, start_from)
     processes = Processes.join()
-    validate = validation(options, data)
-    trainer = Trainer(options, data, model, out, validate, processes=processes)
-
-    def report(step: int, figures: dict[str, float]) -> None:
-        if processes.first and not as_json:
-            parts = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            note(f"step {step}/{trainer.steps}  {parts}")
-
-    trainer.report = report
+    quiet = as_json or not processes.first
     try:
-        progress = trainer.run()
+        with reading_masks(quiet) as reading:
+            data = open_dataset(options.data.dataset, progress=reading)
+            validate = validation(options, data)
+            trainer = Trainer(options, data, model, out, validate, origin, processes=processes)
+            if not skip_small:
+                _refuse_small(trainer.episodes, options.data)
+        if processes.first:
+            _clear(out)
+        start = _saved_step(out)
+        with training(start, trainer.steps, quiet) as report:
+            trainer.report = report
+            progress = trainer.run()
+    except KeyboardInterrupt:
+        if processes.first:
+            note(f"interrupted; {_resume(out)}")
+        raise SystemExit(INTERRUPTED) from None
     finally:
         processes.leave()
     if not processes.first:
         return
     if as_json:
         print_json({"checkpoint": str(out / LAST), "steps": progress.step, "best": progress.best})
-    else:
-        print(f"wrote {out / LAST} after {progress.step} steps")
+        return
+    best = "" if progress.best is None else f", best novel mIoU {100 * progress.best:.1f}"
+    print(f"wrote {out / LAST} after {progress.step} steps{best}")
+
+
+def _refuse_small(episodes: "TrainEpisodes", data: "DataOptions") -> None:
+    """Refuse base classes that have too few images to be trained on, which `episodes` leaves out."""
+    from ntre_deploy.data.folds import novel_classes
+    from ntre_deploy.training.config import ALL
+
+    dataset, needed = episodes.dataset, data.shots + 1
+    names = dataset.class_names
+    held_back = () if data.split == ALL else novel_classes(len(names), data.fold, data.split)
+    small = [c for c in names if c not in episodes.images and c not in held_back]
+    if not small:
+        return
+    shown = ", ".join(f"'{names[c]}' {len(dataset.images(c))}" for c in small[:4])
+    more = f" and {len(small) - 4} more" if len(small) > 4 else ""
+    raise InputError(
+        f"Classes of {dataset.name} have fewer than {needed} images with enough target, which {data.shots} shots and a "
+        f"query need: {shown}{more}; add images, lower --shots, or pass --skip-small to train without them."
+    )
+
+
+def _clear(out: Path) -> None:
+    """Remove what a kill in the middle of a save left behind: files are written under other names first."""
+    # the second is safetensors' own
+    for pattern in (".*.partial-*", ".tmp??????"):
+        for path in out.glob(pattern):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _saved_step(out: Path) -> int:
+    """The step of the state in `out`; 0 where there is none that can be read, which the trainer reports."""
+    from safetensors import SafetensorError, safe_open
+
+    from ntre_deploy.training.trainer import STATE
+
+    try:
+        with safe_open(out / STATE, framework="numpy") as file:
+            step = json.loads(file.metadata()["ntre"])["progress"]["step"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return 0
+    return step if isinstance(step, int) else 0
+
+
+def _resume(out: Path) -> str:
+    """What a user does next about a run that ended early."""
+    command = shlex.join(["ntre", *sys.argv[1:]])
+    if step := _saved_step(out):
+        return f"{out} holds the state of step {step}; go on from there with: {command}"
+    return f"nothing was saved yet; start anew with: {command}"

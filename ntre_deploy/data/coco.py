@@ -1,5 +1,6 @@
 """COCO-format annotations: polygons and run-length codes, turned into one mask per class and image."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ntre_deploy.data._lists import WORTH_KEEPING, kept_lists
 from ntre_deploy.data._segmentation import Segmentation, encode, mask_api
-from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
 from ntre_deploy.data.images import MAX_PIXELS, Pixels, read_image
 from ntre_deploy.errors import InputError, did_you_mean
 
@@ -36,18 +38,28 @@ class CocoDataset:
     Args:
         annotations: the JSON file.
         images: folder of the photos; default `images` beside the file, else the file's own folder.
+        cache: folder for the file with the image lists.  Default: the annotation file's, from `WORTH_KEEPING` masks
+            on; where that cannot be written, nothing is kept.
+        progress: called with (masks measured, masks in all) while the lists are built.
 
     Raises:
         InputError: the file is absent, no JSON or not COCO, names files outside the folder, or pycocotools is
             missing.
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path | None = None,
+        *,
+        cache: str | Path | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
         mask_api()
         self._file = Path(annotations)
         beside = self._file.parent / "images"
         self._folder = Path(images) if images is not None else beside if beside.is_dir() else self._file.parent
-        content = _load(self._file)
+        content, self._sha256 = _load(self._file)
         if not self._folder.is_dir():
             raise InputError(
                 f"Images folder {self._folder} does not exist; give it as coco:{self._file}:IMAGES_FOLDER."
@@ -56,7 +68,9 @@ class CocoDataset:
         self._class_names = MappingProxyType(names)
         self._entries = _entries(self._file, content["images"])
         self._regions = _group(self._file, content["annotations"], ranks, self._entries)
-        self._images: dict[int, tuple[str, ...]] = {}
+        self._cache = None if cache is None else Path(cache)
+        self._progress = progress
+        self._lists: Sequence[Sequence[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -69,22 +83,25 @@ class CocoDataset:
         return self._class_names
 
     def images(self, class_id: int) -> Sequence[str]:
-        """Ids of the images with at least `MIN_TARGET_PIXELS` in instances of the class; counted once.
+        """Ids of the images with at least `MIN_TARGET_PIXELS` in instances of the class, in the order of their numbers.
+
+        The first call measures the masks of all classes, or reads the file with the lists if it belongs to this
+        annotation file (by its content).
 
         Raises:
-            InputError: there is no such class, or a segmentation of it is bad.
+            InputError: there is no such class, a segmentation of the file is bad, or the cache folder that the caller
+                named cannot be written.
         """
         check_class(self.name, self._class_names, class_id)
-        if class_id not in self._images:
-            api = mask_api()
-            found = []
-            for image_id, regions in self._regions[class_id].items():
-                # The area of the merged code is the pixel count of its mask, without decoding it
-                if regions.instances and api.area(self._merged(image_id, regions.instances)) >= MIN_TARGET_PIXELS:
-                    found.append(image_id)
-            # Shorter first: ids are mostly numbers, which then stand in their own order
-            self._images[class_id] = tuple(sorted(found, key=lambda image_id: (len(image_id), image_id)))
-        return self._images[class_id]
+        if self._lists is None:
+            if self._cache is None and self._masks < WORTH_KEEPING:
+                self._lists = self._build()
+            else:
+                name = f"ntre-coco-{self._file.stem}-{self._sha256[:8]}.json"
+                fingerprint = f"{MIN_TARGET_PIXELS} {self._sha256}"
+                beside, classes = self._file.parent, len(self._class_names)
+                self._lists = kept_lists(name, beside, self._cache, fingerprint, self._entries, classes, self._build)
+        return self._lists[class_id]
 
     def image(self, image_id: str) -> Pixels:
         """The photo as uint8 RGB [H, W, 3].
@@ -117,6 +134,25 @@ class CocoDataset:
                 mask[mask_api().decode(self._merged(image_id, segmentations)) != 0] = value
         return mask
 
+    @property
+    def _masks(self) -> int:
+        return sum(len(regions) for regions in self._regions.values())
+
+    def _build(self) -> list[tuple[str, ...]]:
+        api, done, total = mask_api(), 0, self._masks
+        lists: list[tuple[str, ...]] = []
+        for class_id in self._class_names:
+            found = []
+            for image_id, regions in self._regions[class_id].items():
+                # The area of the merged code is the pixel count of its mask, without decoding it
+                if regions.instances and api.area(self._merged(image_id, regions.instances)) >= MIN_TARGET_PIXELS:
+                    found.append(image_id)
+                done += 1
+                self._progress(done, total)
+            # Shorter first: ids are mostly numbers, which then stand in their own order
+            lists.append(tuple(sorted(found, key=lambda image_id: (len(image_id), image_id))))
+        return lists
+
     def _entry(self, image_id: str) -> _Entry:
         if image_id not in self._entries:
             raise InputError(f"{self._file} has no image '{image_id}'.{did_you_mean(image_id, self._entries)}")
@@ -131,11 +167,13 @@ class CocoDataset:
             raise InputError(f"{self._file}: image {image_id} has a bad segmentation: {error}.") from error
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+def _load(path: Path) -> tuple[dict[str, list[Any]], str]:
+    """The three lists of the file, and its SHA-256."""
     if not path.is_file():
         raise InputError(f"Annotation file {path} does not exist or is not a file.")
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        content = json.loads(text)
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not JSON that can be read: {error}.") from error
     if not isinstance(content, dict):
@@ -143,7 +181,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     keys = ("images", "annotations", "categories")
     if missing := [key for key in keys if not isinstance(content.get(key), list)]:
         raise InputError(f"{path} is not COCO: the lists {', '.join(missing)} are missing.")
-    return {key: content[key] for key in keys}
+    return {key: content[key] for key in keys}, hashlib.sha256(text).hexdigest()
 
 
 def _record(file: Path, kind: str, index: int, record: Any, keys: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """A folder of the user's own pictures: `PATH/<class>/images/<stem>.*` with `PATH/<class>/masks/<stem>.*`."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
+from ntre_deploy.data._lists import WORTH_KEEPING, kept_lists
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
 from ntre_deploy.data.images import IMAGE_SUFFIXES, Pixels, image_size, read_image, read_mask
 from ntre_deploy.errors import InputError, did_you_mean
+from ntre_deploy.files import reading
 
 # Lossy formats smear 0 and 1 into other values, so they are no masks
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -19,20 +22,34 @@ class FolderDataset:
 
     An image id is `<class>/<stem>`, so the same photo may stand under several classes with a mask for each.
 
+    Args:
+        path: the folder of the class folders.
+        cache: folder for the file with the image lists.  Default: `path`, from `WORTH_KEEPING` masks on; where that
+            cannot be written, nothing is kept.
+        progress: called with (masks read, masks in all) while the lists are built.
+
     Raises:
         InputError: the folder or a part of it is missing, a class has no images, a mask is missing, or two
             files share a stem.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cache: str | Path | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
         self._path = Path(path)
+        self._cache = None if cache is None else Path(cache)
+        self._progress = progress
         folders = _class_folders(self._path)
         self._class_names = MappingProxyType({i: folder.name for i, folder in enumerate(folders)})
         self._files: dict[str, tuple[int, Path, Path]] = {}
         for class_id, folder in enumerate(folders):
             for stem, (image, mask) in _pairs(folder).items():
                 self._files[f"{folder.name}/{stem}"] = (class_id, image, mask)
-        self._images: dict[int, tuple[str, ...]] = {}
+        self._lists: Sequence[Sequence[str]] | None = None
 
     @property
     def name(self) -> str:
@@ -45,17 +62,32 @@ class FolderDataset:
         return self._class_names
 
     def images(self, class_id: int) -> Sequence[str]:
-        """Ids of the class's images with at least `MIN_TARGET_PIXELS` of target; reads every mask once.
+        """Ids of the class's images with at least `MIN_TARGET_PIXELS` of target, sorted.
+
+        The first call reads the masks of all classes, or the file with the lists if it belongs to these files (by
+        name, size, time).
 
         Raises:
-            InputError: there is no such class, a mask cannot be read, or its size is not that of its image.
+            InputError: there is no such class, a mask cannot be read, its size is not that of its image, or the cache
+                folder that the caller named cannot be written.
         """
         check_class(self.name, self._class_names, class_id)
-        if class_id not in self._images:
-            ids = sorted(image_id for image_id, (owner, _, _) in self._files.items() if owner == class_id)
-            sizes = {image_id: np.count_nonzero(self.mask(image_id, class_id) == 1) for image_id in ids}
-            self._images[class_id] = tuple(i for i in ids if sizes[i] >= MIN_TARGET_PIXELS)
-        return self._images[class_id]
+        if self._lists is None:
+            if self._cache is None and len(self._files) < WORTH_KEEPING:
+                self._lists = self._build()
+            else:
+                # the name tells two folders apart that share the caller's cache
+                key = hashlib.sha256(str(self._path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+                self._lists = kept_lists(
+                    f".ntre-folder-{key}.json",
+                    self._path,
+                    self._cache,
+                    self._fingerprint(),
+                    self._files,
+                    len(self._class_names),
+                    self._build,
+                )
+        return self._lists[class_id]
 
     def image(self, image_id: str) -> Pixels:
         """The photo as uint8 RGB [H, W, 3].
@@ -84,6 +116,25 @@ class FolderDataset:
                 f"{image_path.name} is {size[1]} x {size[0]}; both must have the same size."
             )
         return mask
+
+    def _fingerprint(self) -> str:
+        """SHA-256 over all that the lists follow from, with size and time of change for the files' content."""
+        digest = hashlib.sha256(f"{MIN_TARGET_PIXELS}\n".encode())
+        for image_id, (_, *files) in self._files.items():
+            for path in files:
+                with reading(path, "File"):
+                    found = path.stat()
+                text = f"{image_id}{path.suffix} {found.st_size} {found.st_mtime_ns}\n"
+                digest.update(text.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def _build(self) -> list[tuple[str, ...]]:
+        lists: list[list[str]] = [[] for _ in self._class_names]
+        for done, (image_id, (class_id, _, _)) in enumerate(self._files.items(), start=1):
+            if np.count_nonzero(self.mask(image_id, class_id) == 1) >= MIN_TARGET_PIXELS:
+                lists[class_id].append(image_id)
+            self._progress(done, len(self._files))
+        return [tuple(sorted(ids)) for ids in lists]
 
     def _entry(self, image_id: str) -> tuple[int, Path, Path]:
         if image_id not in self._files:

@@ -7,20 +7,19 @@ SBD's `train_noval` (5,953 images), `val` is VOC val (1,449).
 
 import hashlib
 import importlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import numpy as np
 
+from ntre_deploy.data._lists import kept_lists
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
 from ntre_deploy.data.images import Pixels, _decode, _open, image_size, read_image
 from ntre_deploy.errors import InputError, did_you_mean, one_of
-from ntre_deploy.files import atomic_file, check_folder, reading
+from ntre_deploy.files import reading
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -31,7 +30,6 @@ IGNORE = 255
 # SBD's own list, and the joined list of the PFENet family; united with VOC train both give the 5,953
 TRAIN_LISTS = ("train_noval.txt", "voc_sbd_merge_noduplicate.txt")
 
-_VERSION = 1  # of the file with the lists; a change of its form or of the rules behind it raises it
 _LISTS = Path("ImageSets", "Segmentation")
 _ID = re.compile(r"\d{4}_\d{6}", re.ASCII)
 # SBD's files have some 10 kB; the bound keeps what a compressed one may unfold to within memory
@@ -78,10 +76,10 @@ class PascalDataset:
             for i in _train_list(self._voc, root):
                 self._files.setdefault(i, sbd / "cls" / f"{i}.mat" if sbd else png / f"{i}.png")
         self._files = dict(sorted(self._files.items()))
-        self._keep = None if cache is None else Path(cache)
+        self._cache = None if cache is None else Path(cache)
         # The name tells two sets of masks apart, so that they do not replace each other's lists
         key = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        self._cache = (self._keep or self._voc) / f"ntre-pascal-{split}-{key}.json"
+        self._kept = f"ntre-pascal-{split}-{key}.json"
         self._lists: list[tuple[str, ...]] | None = None
         self._class_names = MappingProxyType(dict(enumerate(CLASSES)))
 
@@ -111,8 +109,9 @@ class PascalDataset:
         """
         check_class(self.name, self._class_names, class_id)
         if self._lists is None:
-            fingerprint = self._fingerprint()
-            self._lists = _load_lists(self._cache, fingerprint, self._files) or self._build(fingerprint)
+            self._lists = kept_lists(
+                self._kept, self._voc, self._cache, self._fingerprint(), self._files, len(CLASSES), self._build
+            )
         return self._lists[class_id]
 
     def image(self, image_id: str) -> Pixels:
@@ -155,7 +154,7 @@ class PascalDataset:
 
     def _fingerprint(self) -> str:
         """SHA-256 over all that the lists follow from, with size and time of change for the masks' content."""
-        digest = hashlib.sha256(f"{_VERSION} {MIN_TARGET_PIXELS}\n".encode())
+        digest = hashlib.sha256(f"{MIN_TARGET_PIXELS}\n".encode())
         for image_id, path in self._files.items():
             try:
                 found = path.stat()
@@ -164,19 +163,14 @@ class PascalDataset:
             digest.update(f"{image_id}{path.suffix} {found.st_size} {found.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _build(self, fingerprint: str) -> list[tuple[str, ...]]:
-        if self._keep is not None:
-            check_folder(self._keep)
+    def _build(self) -> list[list[str]]:
         lists: list[list[str]] = [[] for _ in CLASSES]
         for done, (image_id, path) in enumerate(self._files.items(), start=1):
             pixels = np.bincount(_read_labels(path).ravel(), minlength=len(CLASSES) + 1)
             for class_id in np.flatnonzero(pixels[1 : len(CLASSES) + 1] >= MIN_TARGET_PIXELS):
                 lists[class_id].append(image_id)
             self._progress(done, len(self._files))
-        # Beside the data the file is a courtesy: data folders are often read-only
-        with suppress(InputError) if self._keep is None else nullcontext():
-            _store_lists(self._cache, fingerprint, lists)
-        return [tuple(ids) for ids in lists]
+        return lists
 
 
 def _voc_folder(path: Path) -> Path:
@@ -273,27 +267,3 @@ def _read_mat(path: Path) -> Pixels:
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise InputError(f"Mask {path} is damaged or none of SBD's; expected GTcls.Segmentation as uint8 [H, W].")
     return labels
-
-
-def _digest(fingerprint: object, lists: object) -> str:
-    return hashlib.sha256(json.dumps([fingerprint, lists]).encode("ascii")).hexdigest()
-
-
-def _store_lists(path: Path, fingerprint: str, lists: Sequence[Sequence[str]]) -> None:
-    digest = _digest(fingerprint, lists)
-    content = {"version": _VERSION, "fingerprint": fingerprint, "sha256": digest, "lists": lists}
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content) + "\n", encoding="ascii")
-
-
-def _load_lists(path: Path, fingerprint: str, known: Mapping[str, Path]) -> list[tuple[str, ...]] | None:
-    """The file's lists, or None where it is absent, damaged, of another version or of other masks."""
-    try:
-        content = json.loads(path.read_bytes())
-        expected = [_VERSION, fingerprint, _digest(fingerprint, content["lists"])]
-        if [content["version"], content["fingerprint"], content["sha256"]] != expected:
-            return None
-        lists = [tuple(ids) for ids in content["lists"]]
-        return lists if len(lists) == len(CLASSES) and known.keys() >= set().union(*lists) else None
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
-        return None

@@ -208,6 +208,36 @@ def test_without_pycocotools(coco_file: Write, coco_content: dict[str, Any], mon
         CocoDataset(coco_file(coco_content))
 
 
+def test_lists_are_kept_for_the_content_of_the_file(
+    coco_file: Write, coco_content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def lists(cache: Path | None) -> list[tuple[str, ...]]:
+        dataset = CocoDataset(path, cache=cache, progress=lambda done, total: seen.append((done, total)))
+        return [tuple(dataset.images(c)) for c in dataset.class_names]
+
+    path = coco_file(coco_content)
+    before = sorted(tmp_path.rglob("*"))
+    assert lists(None) == [("2",), ("10",)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(tmp_path.rglob("*")) == before, "so few masks are not worth a file"
+    cache = tmp_path / "cache"
+    assert lists(cache) == [("2",), ("10",)]
+    seen.clear()
+    assert lists(cache) == [("2",), ("10",)]
+    assert seen == []
+    coco_content["annotations"].pop()
+    coco_file(coco_content)
+    assert lists(cache) == [(), ("10",)]
+    monkeypatch.setattr("ntre_deploy.data.coco.WORTH_KEEPING", 2)
+    assert lists(None) == [(), ("10",)]
+    (kept,) = tmp_path.glob("ntre-coco-instances-*.json")
+    kept.unlink()
+    kept.mkdir()  # it cannot be written any more, which must not matter
+    assert lists(None) == [(), ("10",)]
+
+
 @pytest.mark.shared
 def test_real_photos(shared: Path) -> None:
     file = shared / "data" / "coco_mini" / "instances_val.json"

@@ -95,3 +95,45 @@ def test_unknown_names(picture_folder: Path) -> None:
         dataset.images(2)
     with pytest.raises(InputError, match="'cup/0' of folder:pictures has no mask for class 'fork'"):
         dataset.mask("cup/0", 1)
+
+
+def lists_of(dataset: FolderDataset) -> list[tuple[str, ...]]:
+    return [tuple(dataset.images(c)) for c in dataset.class_names]
+
+
+def test_lists_are_kept_where_the_caller_says_and_tell_how_far_they_are(picture_folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    cache = tmp_path / "cache"
+    built = lists_of(FolderDataset(picture_folder, cache=cache, progress=progress))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert len(list(cache.iterdir())) == 1
+    seen.clear()
+    assert lists_of(FolderDataset(picture_folder, cache=cache, progress=progress)) == built
+    assert seen == [], "read from the file"
+    write_png(picture_folder / "cup" / "masks" / "1.png", np.zeros((80, 100), np.uint8))
+    assert FolderDataset(picture_folder, cache=cache, progress=progress).images(0) == ("cup/0",)
+    assert len(seen) == 4
+
+
+def test_a_small_folder_stays_as_it_is_and_a_large_one_keeps_its_lists(
+    picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(picture_folder.rglob("*"))
+    built = lists_of(FolderDataset(picture_folder))
+    assert sorted(picture_folder.rglob("*")) == before
+    monkeypatch.setattr("ntre_deploy.data.folder.WORTH_KEEPING", 4)
+    assert lists_of(FolderDataset(picture_folder)) == built
+    (kept,) = picture_folder.glob(".ntre-folder-*.json")
+    kept.unlink()
+    kept.mkdir()  # it cannot be written any more, which must not matter
+    assert lists_of(FolderDataset(picture_folder)) == built
+
+
+def test_a_cache_that_the_caller_names_and_cannot_be_written_is_an_error(picture_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Cannot write"):
+        FolderDataset(picture_folder, cache=tmp_path / "file").images(0)

@@ -365,7 +365,7 @@ def test_damaged_caches_are_built_again(voc: Path, damage: Callable[[str], str])
 
 @pytest.mark.parametrize("lists", [[["2007_999999"], *[[]] * 19], [[]] * 19, [[[]]] * 20, 3, {"a": []}])
 def test_forged_caches_are_built_again(voc: Path, lists: object) -> None:
-    from ntre_deploy.data.pascal import _digest
+    from ntre_deploy.data._lists import _digest
 
     built = lists_of(PascalDataset(voc))
     (path,) = voc.glob("*.json")
