@@ -15,22 +15,22 @@ Colours = tuple[Plane, Plane, Plane]
 Surface = Callable[[Plane, Plane, float, Colours], Plane]
 
 
-def _over(base: Plane, top: Plane, distance: Plane, e: float) -> Plane:
+def over(base: Plane, top: Plane, distance: Plane, e: float) -> Plane:
     """`top` where `distance` is negative, `base` elsewhere, with an edge of about a pixel."""
     t: Plane = np.clip(0.5 - distance / (1.4 * e), 0, 1)[..., None]
     return base + t * (top - base)
 
 
-def _wave(value: Plane, frequency: float) -> Plane:
+def wave(value: Plane, frequency: float) -> Plane:
     """Signed distance, roughly, to stripes of equal widths along `value`, `frequency` of them per unit."""
     return np.asarray(np.sin(value * (np.pi * frequency)) / (np.pi * frequency), np.float32)
 
 
-def _blob(x: Plane, y: Plane, cx: float, cy: float, a: float, b: float | None = None) -> Plane:
+def blob(x: Plane, y: Plane, cx: float, cy: float, a: float, b: float | None = None) -> Plane:
     return np.asarray((np.hypot((x - cx) / a, (y - cy) / (b or a)) - 1) * min(a, b or a), np.float32)
 
 
-def _dots(x: Plane, y: Plane, pitch: float, radius: float) -> Plane:
+def dots(x: Plane, y: Plane, pitch: float, radius: float) -> Plane:
     """Distance to dots in staggered rows."""
     row = np.round(y / pitch)
     shifted = x / pitch + 0.5 * (row % 2)
@@ -47,66 +47,66 @@ def _facets(n: int) -> Surface:
 
 
 def _dotted(pitch: float, radius: float) -> Surface:
-    return lambda x, y, e, c: _over(c[0], c[1], _dots(x, y, pitch, radius), e)
+    return lambda x, y, e, c: over(c[0], c[1], dots(x, y, pitch, radius), e)
 
 
 def _rings(frequency: float) -> Surface:
-    return lambda x, y, e, c: _over(c[0], c[1], _wave(np.hypot(x, y), frequency), e)
+    return lambda x, y, e, c: over(c[0], c[1], wave(np.hypot(x, y), frequency), e)
 
 
 def _checker(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    return _over(c[0], c[1], _wave(x + 0.12, 4.2) * np.sign(_wave(y + 0.12, 4.2)), e)
+    return over(c[0], c[1], wave(x + 0.12, 4.2) * np.sign(wave(y + 0.12, 4.2)), e)
 
 
 def _chevrons(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    return _over(c[0], c[1], _wave(x + 0.8 * np.abs(y), 4.0), e)
+    return over(c[0], c[1], wave(x + 0.8 * np.abs(y), 4.0), e)
 
 
 def _moon(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     out = np.broadcast_to(c[0], (*x.shape, 3))
     for cx, cy, r in ((-0.62, -0.28, 0.17), (-0.72, 0.2, 0.12), (-0.36, 0.56, 0.15), (-0.3, -0.72, 0.1)):
-        out = _over(out, c[1], _blob(x, y, cx, cy, r), e)
+        out = over(out, c[1], blob(x, y, cx, cy, r), e)
     return out
 
 
 def _brass(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     out = c[0] + (c[1] - c[0]) * np.clip(0.5 - 1.6 * y, 0, 1)[..., None]
-    return _over(out, c[2], np.abs(np.hypot(x + 0.6, y) - 0.33) - 0.035, e)
+    return over(out, c[2], np.abs(np.hypot(x + 0.6, y) - 0.33) - 0.035, e)
 
 
 def _mushroom(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    cap = _over(c[0], c[1], np.minimum(_dots(x + 0.1, 1.1 * y - 0.1, 0.5, 0.14), 1), e)
-    stem = _over(c[2], 0.8 * c[2], _wave(x, 14), e)
+    cap = over(c[0], c[1], np.minimum(dots(x + 0.1, 1.1 * y - 0.1, 0.5, 0.14), 1), e)
+    stem = over(c[2], 0.8 * c[2], wave(x, 14), e)
     rim = y - 0.1 - 0.3 * np.sqrt(np.clip(1 - x * x, 0, 1))
-    return _over(stem, _over(cap, c[1], -(rim + 0.07), e), rim, e)
+    return over(stem, over(cap, c[1], -(rim + 0.07), e), rim, e)
 
 
 def _fish(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     row = np.round(x / 0.16)
     shifted = y / 0.24 + 0.5 * (row % 2)
     scale = np.hypot(x / 0.16 - row + 0.35, 1.25 * (shifted - np.round(shifted))) - 0.62
-    out = _over(c[1], c[0], 0.16 * scale, e)
-    out = _over(out, c[2], np.maximum(0.5 - x, np.hypot((x - 0.22) / 0.78, y / 0.5) - 1.1), e)
-    out = _over(out, c[2], x + 0.5, e)
-    out = _over(out, np.ones(3, np.float32), _blob(x, y, 0.72, -0.12, 0.11), e)
-    return _over(out, np.full(3, 0.06, np.float32), _blob(x, y, 0.74, -0.12, 0.06), e)
+    out = over(c[1], c[0], 0.16 * scale, e)
+    out = over(out, c[2], np.maximum(0.5 - x, np.hypot((x - 0.22) / 0.78, y / 0.5) - 1.1), e)
+    out = over(out, c[2], x + 0.5, e)
+    out = over(out, np.ones(3, np.float32), blob(x, y, 0.72, -0.12, 0.11), e)
+    return over(out, np.full(3, 0.06, np.float32), blob(x, y, 0.74, -0.12, 0.06), e)
 
 
 def _leaf(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    veins = np.abs(_wave(y + 0.7 * np.abs(x), 5.0)) - 0.017
-    return _over(c[0], c[1], np.minimum(veins, np.abs(x) - 0.035), e)
+    veins = np.abs(wave(y + 0.7 * np.abs(x), 5.0)) - 0.017
+    return over(c[0], c[1], np.minimum(veins, np.abs(x) - 0.035), e)
 
 
 def _house(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     row = np.round(y / 0.16)
-    mortar = np.minimum(np.abs(_wave(y + 0.08, 6.25)), np.abs(_wave(x + 0.16 * (row % 2), 3.125)))
-    wall = _over(c[0], c[1], mortar - 0.018, e)
+    mortar = np.minimum(np.abs(wave(y + 0.08, 6.25)), np.abs(wave(x + 0.16 * (row % 2), 3.125)))
+    wall = over(c[0], c[1], mortar - 0.018, e)
     for cx, cy, w, h in ((-0.36, 0.28, 0.2, 0.19), (0.34, 0.52, 0.2, 0.42)):
         box = np.maximum(np.abs(x - cx) - w, np.abs(y - cy) - h)
         pane = c[2] if cx > 0 else np.array([0.62, 0.82, 0.92], np.float32)
-        wall = _over(_over(wall, c[1], box - 0.05, e), pane, box, e)
-    tiles = _over(c[2], 0.75 * c[2], _wave(y, 9), e)
-    return _over(wall, tiles, np.maximum(y + 0.06, -(0.95 - np.abs(x) * 0.88 + y)), e)
+        wall = over(over(wall, c[1], box - 0.05, e), pane, box, e)
+    tiles = over(c[2], 0.75 * c[2], wave(y, 9), e)
+    return over(wall, tiles, np.maximum(y + 0.06, -(0.95 - np.abs(x) * 0.88 + y)), e)
 
 
 def _bolt(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
@@ -117,77 +117,77 @@ def _bolt(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
 def _drop(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     out = c[0] + np.clip(0.5 - 0.6 * y, 0, 1)[..., None] * (c[1] - c[0])
     shine = np.maximum(np.abs(np.hypot(x, y - 0.35) - 0.42) - 0.06, np.maximum(x + 0.1, 0.2 - y))
-    return _over(out, c[2], shine, e)
+    return over(out, c[2], shine, e)
 
 
 def _flower(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     r = np.hypot(x, y)
     petals = c[1] + np.clip(1.25 * r - 0.2, 0, 1)[..., None] * (c[0] - c[1])
-    seam = np.abs(_wave(np.arctan2(x, -y) - np.pi / 6, 3 / np.pi)) * r - 0.02
-    disc = _over(c[2], 0.7 * c[2], _dots(x, y, 0.11, 0.032), e)
-    return _over(_over(petals, 0.72 * c[0], seam, e), disc, r - 0.32, e)
+    seam = np.abs(wave(np.arctan2(x, -y) - np.pi / 6, 3 / np.pi)) * r - 0.02
+    disc = over(c[2], 0.7 * c[2], dots(x, y, 0.11, 0.032), e)
+    return over(over(petals, 0.72 * c[0], seam, e), disc, r - 0.32, e)
 
 
 def _sectors(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     r = np.hypot(x, y)
-    return _over(c[0], c[1], _wave(np.arctan2(x, -y), 4 / np.pi) * r, e)
+    return over(c[0], c[1], wave(np.arctan2(x, -y), 4 / np.pi) * r, e)
 
 
 def _button(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     r = np.hypot(x, y)
-    return _over(_over(c[0], c[1], np.abs(r - 0.76) - 0.07, e), c[2], np.maximum(np.abs(y) - 0.06, np.abs(x) - 0.2), e)
+    return over(over(c[0], c[1], np.abs(r - 0.76) - 0.07, e), c[2], np.maximum(np.abs(y) - 0.06, np.abs(x) - 0.2), e)
 
 
 def _ladybird(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     spots = np.abs(x) - 0.035
     for cx, cy, r in ((0.42, -0.12, 0.17), (0.34, 0.42, 0.19), (0.66, 0.26, 0.1), (0.2, 0.76, 0.1)):
-        spots = np.minimum(spots, _blob(np.abs(x), y, cx, cy, r))
-    head = _over(c[1], c[2], _blob(np.abs(x), y, 0.24, -0.78, 0.1), e)
-    return _over(_over(c[0], c[1], spots, e), head, y + 0.5, e)
+        spots = np.minimum(spots, blob(np.abs(x), y, cx, cy, r))
+    head = over(c[1], c[2], blob(np.abs(x), y, 0.24, -0.78, 0.1), e)
+    return over(over(c[0], c[1], spots, e), head, y + 0.5, e)
 
 
 def _orange(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     r = np.hypot(x, y)
-    spoke = np.abs(_wave(np.arctan2(x, -y), 5 / np.pi)) * r - 0.028
+    spoke = np.abs(wave(np.arctan2(x, -y), 5 / np.pi)) * r - 0.028
     flesh = np.maximum(0.055 - r, np.maximum(r - 0.8, -spoke))
-    return _over(_over(c[0], c[1], r - 0.88, e), c[2], flesh, e)
+    return over(over(c[0], c[1], r - 0.88, e), c[2], flesh, e)
 
 
 def _butterfly(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     u = np.abs(x)
     out = np.broadcast_to(c[0], (*x.shape, 3))
     for cx, cy, r in ((0.66, -0.46, 0.24), (0.5, 0.48, 0.18)):
-        out = _over(_over(out, c[1], _blob(u, y, cx, cy, r), e), c[2], _blob(u, y, cx, cy, 0.5 * r), e)
-    out = _over(out, 0.6 * c[0], np.abs(y - 0.06 + 0.1 * u) - 0.025, e)
-    return _over(out, c[2] * 0.8, u - 0.1, e)
+        out = over(over(out, c[1], blob(u, y, cx, cy, r), e), c[2], blob(u, y, cx, cy, 0.5 * r), e)
+    out = over(out, 0.6 * c[0], np.abs(y - 0.06 + 0.1 * u) - 0.025, e)
+    return over(out, c[2] * 0.8, u - 0.1, e)
 
 
 def _tree(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    zigzag = np.abs(_wave(x, 5))
-    out = _over(c[0], c[1], _wave(y + 1.2 * zigzag + 0.1, 4.4) + 0.02, e)
-    return _over(out, c[2], 0.74 - y, e)
+    zigzag = np.abs(wave(x, 5))
+    out = over(c[0], c[1], wave(y + 1.2 * zigzag + 0.1, 4.4) + 0.02, e)
+    return over(out, c[2], 0.74 - y, e)
 
 
 def _rocket(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
-    hull = _over(c[0], c[1], np.abs(y - 0.42) - 0.07, e)
-    hull = _over(_over(hull, c[2], _blob(x, y, 0, -0.14, 0.2), e), 0.5 * c[2] + 0.5, _blob(x, y, 0, -0.14, 0.13), e)
+    hull = over(c[0], c[1], np.abs(y - 0.42) - 0.07, e)
+    hull = over(over(hull, c[2], blob(x, y, 0, -0.14, 0.2), e), 0.5 * c[2] + 0.5, blob(x, y, 0, -0.14, 0.13), e)
     fins = np.minimum(0.4 * np.maximum(np.cos(np.clip(y, -1, 1) * (np.pi / 2)), 0) ** 0.8 - np.abs(x), 0.82 - y)
-    return _over(hull, c[1], np.minimum(fins, y + 0.52), e)
+    return over(hull, c[1], np.minimum(fins, y + 0.52), e)
 
 
 def _cup(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     bands = np.minimum(np.abs(y + 0.32) - 0.09, np.abs(y - 0.3) - 0.09)
-    out = _over(c[0], c[1], bands, e)
-    out = _over(out, c[1], np.maximum(np.abs(y) - 0.055, np.abs(_wave(x, 3)) - 0.055), e)
-    return _over(out, c[2], np.minimum(y + 0.7, 0.44 - 0.07 * (y + 0.8) - x), e)
+    out = over(c[0], c[1], bands, e)
+    out = over(out, c[1], np.maximum(np.abs(y) - 0.055, np.abs(wave(x, 3)) - 0.055), e)
+    return over(out, c[2], np.minimum(y + 0.7, 0.44 - 0.07 * (y + 0.8) - x), e)
 
 
 def _melon(x: Plane, y: Plane, e: float, c: Colours) -> Plane:
     r = np.hypot(x, y + 0.42)
-    seeds = np.minimum(np.abs(r - 0.32), np.abs(r - 0.62)) + 0.6 * np.abs(_wave(np.arctan2(x, y + 0.42), 9 / np.pi)) * r
-    flesh = _over(c[0], np.full(3, 0.1, np.float32), seeds - 0.045, e)
-    rind = _over(c[1], 0.7 * c[1], _wave(np.arctan2(x, y + 0.42), 30 / np.pi), e)
-    return _over(_over(rind, c[2], r - 0.9, e), flesh, r - 0.83, e)
+    seeds = np.minimum(np.abs(r - 0.32), np.abs(r - 0.62)) + 0.6 * np.abs(wave(np.arctan2(x, y + 0.42), 9 / np.pi)) * r
+    flesh = over(c[0], np.full(3, 0.1, np.float32), seeds - 0.045, e)
+    rind = over(c[1], 0.7 * c[1], wave(np.arctan2(x, y + 0.42), 30 / np.pi), e)
+    return over(over(rind, c[2], r - 0.9, e), flesh, r - 0.83, e)
 
 
 # Class -> surface and its three colours as hue (degrees), saturation, value.  Hues are shared on purpose:

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError, one_of
@@ -11,10 +14,10 @@ from ntre_deploy.errors import InputError, one_of
 # A class counts in an image from here on, as in the image lists of PASCAL-5i and COCO-20i (PFENet)
 MIN_TARGET_PIXELS = 2 * 32 * 32
 
-KINDS = ("procedural", "pascal", "coco", "folder")
+KINDS = ("procedural", "invented", "pascal", "coco", "folder")
 FORMS = (
-    "procedural[:SEED], pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val], coco:ANNOTATIONS.json[:IMAGES_FOLDER] "
-    "or folder:PATH"
+    "procedural[:SEED], invented[:SEED], pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val], "
+    "coco:ANNOTATIONS.json[:IMAGES_FOLDER] or folder:PATH"
 )
 
 # Called with (done, in all) while something long is read
@@ -66,6 +69,30 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """A dataset that knows every object of an image, and not only those of one class."""
+
+    def labels(self, image_id: str) -> NDArray[np.uint16]:
+        """uint16 [H, W]: class id + 1 of what is seen at a pixel, 0 for none.
+
+        Raises:
+            InputError: there is no such image, or its file cannot be read.
+        """
+        ...
+
+
+def labelled(dataset: Dataset) -> Labelled:
+    """The dataset as one that knows every object.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(dataset, Labelled):
+        raise InputError(f"{dataset.name} has masks of single classes only; loss.dense needs rendered scenes.")
+    return dataset
+
+
 def check_class(name: str, class_names: Mapping[int, str], class_id: int) -> str:
     """Return the name of a class of the dataset called `name`.
 
@@ -80,7 +107,8 @@ def check_class(name: str, class_names: Mapping[int, str], class_id: int) -> str
 def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = lambda done, total: None) -> Dataset:
     """Open the dataset that `spec` names.
 
-    * `procedural` or `procedural:SEED`: rendered scenes, no files needed.
+    * `procedural` or `procedural:SEED`: rendered scenes of 24 named classes, no files needed.
+    * `invented` or `invented:SEED`: rendered scenes of 800 invented classes, to learn from.
     * `pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val]`: PASCAL-5i from the folder VOC2012 and a folder of PNG masks
       (SegmentationClassAug) or SBD's folder (.mat masks); see `PascalDataset` for the defaults.  The split is `val`
       where none is given; a path that holds an `@` behind its last slash needs one.
@@ -90,7 +118,7 @@ def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = l
 
     Args:
         spec: the text above.
-        cache: folder for image lists that take long to make (`pascal`); default: beside the data.
+        cache: folder for image lists that take long to make; default: beside the data.
         progress: called with (masks read, masks in all) while such lists are made.
 
     Raises:
@@ -107,12 +135,16 @@ def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = l
         from ntre_deploy.data.procedural import ProceduralDataset
 
         return ProceduralDataset(_seed(spec, rest) if colon else 0)
+    if kind == "invented":
+        from ntre_deploy.data.invented import invented_scenes
+
+        return invented_scenes(_seed(spec, rest) if colon else 0)
     if not rest:
         raise InputError(f"Dataset '{spec}' names no path; use {FORMS}.")
     if kind == "folder":
         from ntre_deploy.data.folder import FolderDataset
 
-        return FolderDataset(Path(rest))
+        return FolderDataset(Path(rest), cache=cache, progress=progress)
     if kind == "pascal":
         from ntre_deploy.data.pascal import PascalDataset
 
@@ -123,13 +155,14 @@ def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = l
     # Split behind ".json" and not at the first colon: Windows paths hold one too
     head, found, images = rest.rpartition(".json:")
     if found and images:
-        return CocoDataset(Path(head + ".json"), Path(images))
-    return CocoDataset(Path(rest.removesuffix(":")))
+        return CocoDataset(Path(head + ".json"), Path(images), cache=cache, progress=progress)
+    return CocoDataset(Path(rest.removesuffix(":")), cache=cache, progress=progress)
 
 
 def _seed(spec: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**32):
-        raise InputError(f"Dataset '{spec}': the seed must be an integer from 0 to 4294967295, as in procedural:7.")
+        kind = spec.partition(":")[0]
+        raise InputError(f"Dataset '{spec}': the seed must be an integer from 0 to 4294967295, as in {kind}:7.")
     return int(text)
 
 

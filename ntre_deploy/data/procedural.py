@@ -2,12 +2,12 @@
 
 A class is an outline with a surface (a dotted heart, a brick house); its instances differ in size, rotation,
 aspect, mirroring, hue and brightness.  Outlines and hues recur between classes, so that neither alone gives
-the class away.
+the class away.  Another catalogue of classes gives scenes of the same kind with other objects (see `invented`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import cv2
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.data._backgrounds import BACKGROUNDS, hsv
-from ntre_deploy.data._shapes import SHAPES, unit_area
-from ntre_deploy.data._surfaces import SURFACES
+from ntre_deploy.data._shapes import SHAPES, Shape, unit_area
+from ntre_deploy.data._surfaces import SURFACES, Surface
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
 from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError
@@ -24,12 +24,28 @@ from ntre_deploy.errors import InputError
 CLASSES = tuple(SHAPES)
 SCENES_PER_CLASS = 40
 
-_AREAS = tuple(unit_area(shape) for shape in SHAPES.values())
 _LAYOUTS = 12
 _SUBPIXEL_BITS = 4
 
 Random = np.random.Generator
 Plane = NDArray[np.float32]
+Labels = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of objects: `area` is that of the outline in its box, `colours` are hue (degrees), saturation, value."""
+
+    name: str
+    shape: Shape
+    area: float
+    surface: Surface
+    colours: tuple[tuple[float, float, float], ...]
+
+
+Catalogue = Sequence[Kind]
+
+KINDS: Catalogue = tuple(Kind(name, shape, unit_area(shape), *SURFACES[name]) for name, shape in SHAPES.items())
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,12 @@ class Scene:
 
     Attributes:
         image: uint8 RGB [H, W, 3].
-        labels: uint8 [H, W], class id + 1 of the object that is seen at a pixel, 0 for the background.
+        labels: uint16 [H, W], class id + 1 of the object that is seen at a pixel, 0 for the background.
         target: class id of the target; at least `MIN_TARGET_PIXELS` of it are seen.
     """
 
     image: Pixels
-    labels: Pixels
+    labels: Labels
     target: int
 
 
@@ -51,7 +67,7 @@ class Scene:
 class _Object:
     """An instance in place: `alpha` is its anti-aliased cover (uint8) from `corner` (x, y) on."""
 
-    class_id: int
+    kind: Kind
     matrix: NDArray[np.float64]
     centre: NDArray[np.float64]
     corner: tuple[int, int]
@@ -63,12 +79,12 @@ class _Object:
         return slice(y, y + self.alpha.shape[0]), slice(x, x + self.alpha.shape[1])
 
 
-def target_of(index: int) -> int:
+def target_of(index: int, catalogue: Catalogue = KINDS) -> int:
     """Class id of the target in scene `index`, known without rendering it."""
-    return index % len(CLASSES)
+    return index % len(catalogue)
 
 
-def render_scene(index: int, seed: int = 0) -> Scene:
+def render_scene(index: int, seed: int = 0, catalogue: Catalogue = KINDS) -> Scene:
     """Render scene `index` of a seed: one target, sometimes two, among 2 to 4 objects of other classes.
 
     The result depends on the two numbers alone and is the same, byte for byte, on every call (another
@@ -83,8 +99,8 @@ def render_scene(index: int, seed: int = 0) -> Scene:
     width, height = int(rng.integers(288, 353)), int(rng.integers(216, 265))
     if rng.random() < 0.3:
         width, height = height, width
-    target = target_of(index)
-    objects, labels = _arrange(rng, target, height, width)
+    target = target_of(index, catalogue)
+    objects, labels = _arrange(rng, catalogue, target, height, width)
     canvas = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))](rng, height, width)
     light = rng.uniform(0, 2 * np.pi)
     light_xy = np.array([np.cos(light), np.sin(light)])
@@ -94,9 +110,9 @@ def render_scene(index: int, seed: int = 0) -> Scene:
     return Scene(_photograph(rng, canvas, light_xy), labels, target)
 
 
-def _arrange(rng: Random, target: int, height: int, width: int) -> tuple[list[_Object], Pixels]:
+def _arrange(rng: Random, catalogue: Catalogue, target: int, height: int, width: int) -> tuple[list[_Object], Labels]:
     """Objects from back to front and their label map; the target is seen well enough."""
-    others = np.delete(np.arange(len(CLASSES)), target)
+    others = np.delete(np.arange(len(catalogue)), target)
     for attempt in range(_LAYOUTS):
         classes = [target] * (2 if rng.random() < 0.12 else 1)
         classes += [int(c) for c in rng.choice(others, int(rng.integers(2, 5)), replace=False)]
@@ -104,12 +120,12 @@ def _arrange(rng: Random, target: int, height: int, width: int) -> tuple[list[_O
         circles: list[tuple[float, float, float]] = []
         for i, c in enumerate(classes):
             area = rng.uniform(3200, 11500) if i == 0 else rng.uniform(1300, 6500)
-            placed.append(_place(rng, c, area, height, width, circles))
+            placed.append(_place(rng, catalogue[c], area, height, width, circles))
         order = rng.permutation(len(placed))
         if attempt == _LAYOUTS - 1:
             # Nothing lies over the target in the last attempt, so that there is always a result
             order = np.append(order[order != 0], 0)
-        labels = np.zeros((height, width), np.uint8)
+        labels = np.zeros((height, width), np.uint16)
         for k in order:
             labels[placed[k].window][placed[k].alpha >= 128] = classes[k] + 1
         needed = max(MIN_TARGET_PIXELS, 0.6 * np.count_nonzero(placed[0].alpha >= 128))
@@ -120,15 +136,15 @@ def _arrange(rng: Random, target: int, height: int, width: int) -> tuple[list[_O
 
 def _place(
     rng: Random,
-    class_id: int,
+    kind: Kind,
     area: float,
     height: int,
     width: int,
     circles: list[tuple[float, float, float]],
 ) -> _Object:
     """An instance of about `area` pixels, wholly inside, in the freest of a few places; notes its circle."""
-    shape = SHAPES[CLASSES[class_id]]
-    scale = min(np.sqrt(area / _AREAS[class_id]), 0.42 * min(height, width))
+    shape = kind.shape
+    scale = min(np.sqrt(area / kind.area), 0.42 * min(height, width))
     aspect, turn = np.exp(rng.uniform(-0.14, 0.14)), rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = rotation @ np.diag([scale * aspect * rng.choice([-1.0, 1.0]), scale / aspect])
@@ -150,7 +166,7 @@ def _place(
         for polygon in polygons:
             points = (polygon @ matrix.T + centre - (x0, y0)) * 2**_SUBPIXEL_BITS
             cv2.fillPoly(alpha, [np.round(points).astype(np.int32)], fill, cv2.LINE_AA, _SUBPIXEL_BITS)
-    return _Object(class_id, matrix, centre, (x0, y0), alpha)
+    return _Object(kind, matrix, centre, (x0, y0), alpha)
 
 
 def _shadow(canvas: Plane, thing: _Object, light: NDArray[np.float64]) -> None:
@@ -166,7 +182,7 @@ def _shadow(canvas: Plane, thing: _Object, light: NDArray[np.float64]) -> None:
 
 def _paint(rng: Random, canvas: Plane, thing: _Object, light: NDArray[np.float64]) -> None:
     """Lay an object's surface, lit as if it were domed, over the canvas."""
-    surface, colours = SURFACES[CLASSES[thing.class_id]]
+    surface, colours = thing.kind.surface, thing.kind.colours
     hue, saturation, value = rng.uniform(-9, 9), rng.uniform(0.82, 1.12), rng.uniform(0.8, 1.05)
     a, b, c = (hsv(h + hue, min(s * saturation, 1), min(v * value, 1)) for h, s, v in colours)
 
@@ -202,31 +218,34 @@ def _photograph(rng: Random, canvas: Plane, light: NDArray[np.float64]) -> Pixel
     return np.asarray(np.clip((canvas + noise[..., None]) * 255 + 0.5, 0, 255), np.uint8)
 
 
-@lru_cache(maxsize=32)
-def _cached(seed: int, index: int) -> Scene:
-    return render_scene(index, seed)
-
-
 class ProceduralDataset:
     """`length` scenes of a seed; scene i has class i mod 24 as its target, and its id is the index as text.
 
     Distracting objects count in `mask`, but `images` lists a scene under its target alone.
 
+    Args:
+        catalogue: classes other than the 24, under the name `kind`.
+
     Raises:
         InputError: `seed` is outside 0 to 2**32 - 1 or `length` is below 1.
     """
 
-    def __init__(self, seed: int = 0, length: int = SCENES_PER_CLASS * len(CLASSES)) -> None:
+    def __init__(
+        self, seed: int = 0, length: int | None = None, catalogue: Catalogue = KINDS, kind: str = "procedural"
+    ) -> None:
+        length = SCENES_PER_CLASS * len(catalogue) if length is None else length
         if not 0 <= seed < 2**32 or length < 1:
             raise InputError(f"Seed {seed} with {length} scenes is not possible; 0 <= seed < 2**32, 1 scene or more.")
-        self._seed = seed
         self._length = length
-        self._class_names = MappingProxyType(dict(enumerate(CLASSES)))
+        self._catalogue = catalogue
+        self._name = f"{kind}:{seed}"
+        self._class_names = MappingProxyType({i: kind.name for i, kind in enumerate(catalogue)})
+        self._scene = lru_cache(maxsize=32)(partial(render_scene, seed=seed, catalogue=catalogue))
 
     @property
     def name(self) -> str:
-        """`procedural:` and the seed."""
-        return f"procedural:{self._seed}"
+        """Kind and seed, such as `procedural:0`."""
+        return self._name
 
     @property
     def class_names(self) -> Mapping[int, str]:
@@ -240,7 +259,7 @@ class ProceduralDataset:
             InputError: there is no such class.
         """
         check_class(self.name, self._class_names, class_id)
-        return tuple(str(index) for index in range(class_id, self._length, len(CLASSES)))
+        return tuple(str(index) for index in range(class_id, self._length, len(self._catalogue)))
 
     def image(self, image_id: str) -> Pixels:
         """The scene as uint8 RGB [H, W, 3]; the array is the caller's own.
@@ -248,7 +267,7 @@ class ProceduralDataset:
         Raises:
             InputError: there is no such scene.
         """
-        return self._scene(image_id).image.copy()
+        return self._scene(self._index(image_id)).image.copy()
 
     def mask(self, image_id: str, class_id: int) -> Pixels:
         """uint8 [H, W]: 1 on every seen pixel of the class (all its instances), 0 elsewhere; never 255.
@@ -257,10 +276,18 @@ class ProceduralDataset:
             InputError: there is no such scene or class.
         """
         check_class(self.name, self._class_names, class_id)
-        return np.asarray(self._scene(image_id).labels == class_id + 1, np.uint8)
+        return np.asarray(self._scene(self._index(image_id)).labels == class_id + 1, np.uint8)
 
-    def _scene(self, image_id: str) -> Scene:
+    def labels(self, image_id: str) -> Labels:
+        """uint16 [H, W]: class id + 1 of the object that is seen at a pixel, 0 for the background.
+
+        Raises:
+            InputError: there is no such scene.
+        """
+        return self._scene(self._index(image_id)).labels.copy()
+
+    def _index(self, image_id: str) -> int:
         known = image_id.isascii() and image_id.isdecimal() and len(image_id) < 10 and str(int(image_id)) == image_id
         if not known or int(image_id) >= self._length:
             raise InputError(f"{self.name} has no scene '{image_id}'; its scenes are 0 to {self._length - 1}.")
-        return _cached(self._seed, int(image_id))
+        return int(image_id)

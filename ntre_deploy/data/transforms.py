@@ -78,7 +78,7 @@ def augment(
 
     Args:
         image: uint8 RGB [H, W, 3].
-        mask: uint8 [H, W] with 0, 1 (target) and 255 (ignore).
+        mask: uint8 [H, W] with 0, 1 (target) and 255 (ignore); other values stay what they are.
         size: side of the crop.
         rng: NumPy's generator.
         options: ranges; None takes the defaults of `Augmentation`.
@@ -116,9 +116,6 @@ def _check(image: Pixels, mask: Pixels, size: int, options: Augmentation) -> Non
             f"The mask is {mask.shape[1]} x {mask.shape[0]} pixels but its image is "
             f"{image.shape[1]} x {image.shape[0]}; both must have the same size."
         )
-    odd = (mask > 1) & (mask != IGNORE)
-    if odd.any():
-        raise InputError(f"The mask holds the value {mask[odd][0]}; only 0, 1 (target) and 255 are expected.")
     if not 1 <= size <= _MAX_SIDE:
         raise InputError(f"A crop of {size} pixels is not possible; 1 to {_MAX_SIDE} is expected.")
     if max(mask.shape) * max(options.scale[1], 1) > _MAX_SIDE:

@@ -16,6 +16,14 @@ from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.matching import expand_as, masked_average, prior_mask, resize
 
 
+class Features(NamedTuple):
+    """What the backbone gives, each [B, C, h, w]: layers 2 and 3, and layer 4 (of a support: behind its mask)."""
+
+    f2: Tensor
+    f3: Tensor
+    f4: Tensor
+
+
 class Query(NamedTuple):
     """Features of the query image: `feature` [B, C, h, w] and `f4` [B, D, h4, w4]."""
 
@@ -169,6 +177,11 @@ class Head(nn.Module):
         return logits
 
 
+def target_at(mask: Tensor, feature: Tensor) -> Tensor:
+    """Share of the target (1) of masks [B, H, W] at the places of a feature [B, C, h, w]: [B, 1, h, w]."""
+    return resize((mask == 1).to(feature.dtype)[:, None], (feature.shape[2], feature.shape[3]))
+
+
 class NTRENet(nn.Module):
     """The training graph; `ntre_deploy.export` rewrites it for deployment."""
 
@@ -185,20 +198,28 @@ class NTRENet(nn.Module):
         self.fem = FEM(config)
         self.head = Head(config)
 
-    def encode_query(self, image: Tensor) -> Query:
-        """Normalised image [B, 3, H, W] -> query features."""
+    def query_features(self, image: Tensor) -> Features:
+        """Normalised image [B, 3, H, W] -> what the backbone gives for it."""
         f2, f3 = self.backbone.lower(image)
-        feature = self.down_query(torch.cat([f3, resize(f2, (f3.shape[2], f3.shape[3]))], 1))
-        return Query(feature, self.backbone.upper(f3))
+        return Features(f2, f3, self.backbone.upper(f3))
 
-    def encode_support(self, image: Tensor, mask: Tensor) -> Support:
-        """Normalised image [B, 3, H, W] and mask [B, H, W] (1 is the target) -> one shot's features."""
+    def support_features(self, image: Tensor, mask: Tensor) -> Features:
+        """Normalised image [B, 3, H, W] and mask [B, H, W] (1 is the target) -> what the backbone gives for them."""
         f2, f3 = self.backbone.lower(image)
-        size = (f3.shape[2], f3.shape[3])
-        target = resize((mask == 1).to(f3.dtype)[:, None], size)  # [B, 1, h, w]
-        feature = self.down_support(torch.cat([f3, resize(f2, size)], 1))
+        return Features(f2, f3, self.backbone.upper(f3 * target_at(mask, f3)))
+
+    def encode_query(self, image: Tensor | Features) -> Query:
+        """Normalised image [B, 3, H, W], or its `query_features` -> query features."""
+        f2, f3, f4 = image if isinstance(image, Features) else self.query_features(image)
+        feature = self.down_query(torch.cat([f3, resize(f2, (f3.shape[2], f3.shape[3]))], 1))
+        return Query(feature, f4)
+
+    def encode_support(self, image: Tensor | Features, mask: Tensor) -> Support:
+        """Normalised image [B, 3, H, W], or `support_features`, and mask [B, H, W] (1 is the target) -> one shot's."""
+        f2, f3, f4 = image if isinstance(image, Features) else self.support_features(image, mask)
+        target = target_at(mask, f3)
+        feature = self.down_support(torch.cat([f3, resize(f2, (f3.shape[2], f3.shape[3]))], 1))
         prototype = masked_average(feature, target, self.config.area_epsilon)
-        f4 = self.backbone.upper(f3 * target)
         return Support(feature, prototype, f4 * resize(target, (f4.shape[2], f4.shape[3])))
 
     def decode(self, query: Query, supports: list[Support]) -> Prediction:
@@ -233,8 +254,17 @@ class NTRENet(nn.Module):
         prediction.logits = self.head(scales)
         return prediction
 
-    def forward(self, image: Tensor, support_images: Tensor, support_masks: Tensor) -> Prediction:
-        """Query [B, 3, H, W], supports [B, K, 3, H, W] and masks [B, K, H, W] (1 is the target) -> `Prediction`."""
-        shots = support_images.shape[1]
-        supports = [self.encode_support(support_images[:, k], support_masks[:, k]) for k in range(shots)]
+    def forward(self, image: Tensor | Features, support_images: Tensor | Features, support_masks: Tensor) -> Prediction:
+        """Query [B, 3, H, W], supports [B, K, 3, H, W] and masks [B, K, H, W] (1 is the target) -> `Prediction`.
+
+        Query and supports may be features of the backbone in place of images, the supports' as [B, K, C, h, w].
+        """
+        supports = []
+        for k in range(support_masks.shape[1]):
+            shot: Tensor | Features
+            if isinstance(support_images, Features):
+                shot = Features(*(feature[:, k] for feature in support_images))
+            else:
+                shot = support_images[:, k]
+            supports.append(self.encode_support(shot, support_masks[:, k]))
         return self.decode(self.encode_query(image), supports)

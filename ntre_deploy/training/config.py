@@ -1,10 +1,12 @@
 """What a training run is: one dataclass for each concern, read from a TOML file."""
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ntre_deploy.data.folds import SPLITS
 from ntre_deploy.data.transforms import Augmentation
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.model.config import ModelConfig
@@ -16,6 +18,11 @@ Optimiser = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 BackboneMode = Literal["frozen", "drift", "finetune"]
 
+# the split that holds no class back
+ALL = "all"
+# what float32 holds, rounded down
+_MOST = 3e38
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -23,8 +30,11 @@ class DataOptions:
 
     Attributes:
         dataset: spec as on the command line, such as `coco:instances_train.json`.
-        fold, split: the novel classes of this fold are held back.
+        fold, split: the novel classes of this fold are held back; the split `all` holds none back.
         shots: supports of each episode.
+        cache: keep decoded images and masks in memory, once in each worker.
+        views: fixed augmented views of each image and class, whose features a frozen backbone computes once and that
+            stay in memory; 0 draws a new augmentation each time.
         workers: processes that load and augment; results do not depend on it.
     """
 
@@ -32,6 +42,8 @@ class DataOptions:
     fold: int = 0
     split: str = "interleaved"
     shots: int = 1
+    cache: bool = False
+    views: int = 0
     workers: int = 2
 
 
@@ -71,6 +83,7 @@ class RunOptions:
         dropout: off makes a run independent of how a batch is split over processes.
         log_every, save_every, validate_every: in steps; 0 validates at the end only.
         validate_episodes: episodes of the novel classes in each validation.
+        validate_on: spec of another dataset to validate on: its classes of the same fold, or all with the split `all`.
     """
 
     seed: int = 0
@@ -81,6 +94,7 @@ class RunOptions:
     save_every: int = 200
     validate_every: int = 0
     validate_episodes: int = 100
+    validate_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,24 +110,49 @@ class TrainConfig:
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
+        one_of(self.data.split, (*SPLITS, ALL), "data.split")
         one_of(self.optimiser.kind, get_args(Optimiser), "optimiser.kind")
         one_of(self.run.precision, get_args(Precision), "run.precision")
         one_of(self.run.backbone, get_args(BackboneMode), "run.backbone")
-        low = {
+        low: dict[str, tuple[float, float]] = {
             "data.shots": (self.data.shots, 1),
             "data.workers": (self.data.workers, 0),
+            "data.views": (self.data.views, 0),
             "optimiser.epochs": (self.optimiser.epochs, 1),
             "optimiser.steps": (self.optimiser.steps or 1, 1),
             "optimiser.batch": (self.optimiser.batch, 1),
             "run.log_every": (self.run.log_every, 1),
             "run.save_every": (self.run.save_every, 1),
             "run.seed": (self.run.seed, 0),
+            "run.validate_every": (self.run.validate_every, 0),
+            "run.validate_episodes": (self.run.validate_episodes, 1),
+            "optimiser.momentum": (self.optimiser.momentum, 0),
+            "optimiser.weight_decay": (self.optimiser.weight_decay, 0),
+            "optimiser.power": (self.optimiser.power, 0),
+            "optimiser.warmup": (self.optimiser.warmup, 0),
         }
+        if self.contrastive is not None:
+            low["contrastive.size"] = (self.contrastive.size, 1)
+            low["contrastive.drawn"] = (self.contrastive.drawn, 1)
+        for group, options in self.to_dict().items():
+            for name, value in (options or {}).items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise InputError(f"{group}.{name} is {value}; it must be finite.")
         for name, (value, least) in low.items():
             if value < least:
                 raise InputError(f"{name} is {value}; it must be {least} or more.")
-        if not self.optimiser.rate > 0:
-            raise InputError(f"optimiser.rate is {self.optimiser.rate}; it must be above 0.")
+        if self.run.seed >= 2**32:
+            raise InputError(f"run.seed is {self.run.seed}; it must be at most {2**32 - 1}.")
+        if self.optimiser.momentum >= 1:
+            raise InputError(f"optimiser.momentum is {self.optimiser.momentum}; it must be below 1.")
+        if self.loss.dense and self.run.backbone != "finetune":
+            raise InputError('loss.dense trains a backbone; set run.backbone = "finetune", or loss.dense = 0.')
+        if self.data.views and (self.run.backbone != "frozen" or self.data.workers):
+            raise InputError("data.views needs a frozen backbone (run.backbone) and no workers (data.workers = 0).")
+        for name in ("rate", "clip"):
+            value = getattr(self.optimiser, name)
+            if value is not None and not 0 < value <= _MOST:
+                raise InputError(f"optimiser.{name} is {value}; it must be above 0 and at most {_MOST:g}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -141,8 +180,8 @@ def read_config(path: Path) -> TrainConfig:
         InputError: the file is no TOML, or an option is unknown, of another type or out of range.
     """
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"Config {path} cannot be read as TOML: {error}.") from error
     for name in content:
         one_of(name, ["model", *_GROUPS], f"Config {path}: table")

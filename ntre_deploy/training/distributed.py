@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class Processes:
         if gpus:
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if gpus else "gloo")
+            # the first process validates while the others wait, which may take longer than the default of ten minutes
+            dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=2))
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property

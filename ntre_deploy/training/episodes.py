@@ -7,15 +7,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.cached import CachedDataset
+from ntre_deploy.data.dataset import Dataset, labelled
 from ntre_deploy.data.folds import base_classes
 from ntre_deploy.data.images import Pixels
-from ntre_deploy.data.transforms import Augmentation, augment
+from ntre_deploy.data.transforms import IGNORE, Augmentation, augment
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.image import InputSpec, prepare_image
+from ntre_deploy.training.config import ALL, DataOptions
 
 # keeps the stream of an epoch's order apart from those of its episodes
 _ORDER = 1
+# of dense labels: a class that is held back, or no image
+NO_LABEL = -100
 
 
 # One episode, or a batch of them with a leading axis: `query` float32 [3, S, S]; `query_label` int64 [S, S] of 0, 1,
@@ -27,18 +31,30 @@ class TrainEpisodes(TorchDataset[Item]):
     """Every image that holds a base class is the query once in an epoch, in a new order each time (after PFENet)."""
 
     def __init__(
-        self, dataset: Dataset, fold: int, split: str, shots: int, size: int, seed: int, options: Augmentation
+        self,
+        dataset: Dataset,
+        data: DataOptions,
+        size: int,
+        seed: int,
+        options: Augmentation,
+        dense: bool = False,
     ) -> None:
-        self.dataset, self.shots, self.size, self.seed, self.options = dataset, shots, size, seed, options
-        names = dataset.class_names
-        base = base_classes(len(names), fold, split)
+        self.scenes = labelled(dataset) if dense else None
+        self.dataset = CachedDataset(dataset) if data.cache else dataset
+        self.shots, self.size, self.seed, self.options = data.shots, size, seed, options
+        names, shots = dataset.class_names, data.shots
+        base = tuple(names) if data.split == ALL else base_classes(len(names), data.fold, data.split)
         self.images: dict[int, Sequence[str]] = {c: dataset.images(c) for c in base}
         self.images = {c: images for c, images in self.images.items() if len(images) > shots}
         if not self.images:
             raise InputError(
-                f"No base class of fold {fold} of {dataset.name} has the {shots + 1} images that {shots} shots and a "
-                "query need; ask for fewer shots."
+                f"No base class of fold {data.fold} of {dataset.name} has the {shots + 1} images that {shots} shots "
+                "and a query need; ask for fewer shots."
             )
+        if self.scenes is not None and isinstance(self.dataset, CachedDataset):
+            self.scenes = self.dataset
+        # what has a dense label: the classes that are learned, and 0 for what is no object
+        self.dense_ids = np.array([0, *(c + 1 for c in self.images)])
         holders: dict[str, list[int]] = {}
         for c, images in self.images.items():
             for image in images:
@@ -62,9 +78,10 @@ class TrainEpisodes(TorchDataset[Item]):
 
     def __getitem__(self, number: int) -> Item:
         class_id, query, supports, rng = self.draw(number)
-        pixels, label = self._load(query, class_id, rng)
-        shots = [self._load(image, class_id, rng) for image in supports]
-        return {
+        (pixels, label), dense = self.load_dense(query, class_id, rng)
+        shots = [self.load(image, class_id, rng) for image in supports]
+        item = {} if dense is None else {"query_dense": dense}
+        return item | {
             "query": pixels,
             "query_label": label,
             "supports": torch.stack([image for image, _ in shots]),
@@ -73,9 +90,31 @@ class TrainEpisodes(TorchDataset[Item]):
             "number": torch.tensor(number),
         }
 
-    def _load(self, image_id: str, class_id: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def load(self, image_id: str, class_id: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented and normalised image float32 [3, S, S], and int64 labels [S, S] of 0, 1 and 255."""
+        return self._augment(image_id, self.dataset.mask(image_id, class_id), rng)
+
+    def load_dense(
+        self, image_id: str, class_id: int, rng: np.random.Generator
+    ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """As `load`, and the dense labels int64 [S, S]: class id + 1, 0 for no object, -100 for no label."""
+        if self.scenes is None:
+            return self.load(image_id, class_id, rng), None
+        found = self.scenes.labels(image_id)
+        others = np.setdiff1d(found, [0, class_id + 1])
+        # masks are bytes: the objects of one scene are few, and get numbers of their own
+        ids = np.array([0, class_id + 1, *others[: IGNORE - 2]])
+        local = np.zeros(found.shape, np.uint8)
+        for number, wanted in enumerate(ids[1:], 1):
+            local[found == wanted] = number
+        pixels, numbers = self._augment(image_id, local, rng)
+        table = np.full(IGNORE + 1, NO_LABEL)
+        table[: len(ids)] = np.where(np.isin(ids, self.dense_ids), ids, NO_LABEL)
+        label = torch.where(numbers == IGNORE, IGNORE, (numbers == 1).long())
+        return (pixels, label), torch.from_numpy(table)[numbers]
+
+    def _augment(self, image_id: str, mask: Pixels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         image: Pixels = self.dataset.image(image_id)
-        mask = self.dataset.mask(image_id, class_id)
         if mask.shape != image.shape[:2]:
             raise InputError(f"Image {image_id} of {self.dataset.name} and its mask have different sizes.")
         image, mask = augment(image, mask, self.size, rng, self.options)

@@ -2,43 +2,71 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.dataset import Dataset, open_dataset
 from ntre_deploy.data.episodes import sample_episodes, usable_classes
 from ntre_deploy.data.folds import novel_classes
 from ntre_deploy.errors import InputError
 from ntre_deploy.export.torch_engines import FullNetwork
+from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime.image import InputSpec
-from ntre_deploy.training.config import TrainConfig
+from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.evaluator import evaluate
 from ntre_deploy.training.runs import NetworkRun
 
 
 def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], float] | None:
-    """The novel classes' mIoU on fixed episodes of the training dataset; None where they have too few images."""
+    """The novel classes' mIoU on fixed episodes; None where there are none or they have too few images.
+
+    Args:
+        dataset: of the training; `run.validate_on` names another one.
+
+    Raises:
+        InputError: `run.validate_on` cannot be opened.
+    """
     data, spec = config.data, InputSpec(config.model.input_size)
-    novel = novel_classes(len(dataset.class_names), data.fold, data.split)
+    if config.run.validate_on is not None:
+        dataset = open_dataset(config.run.validate_on)
+    elif data.split == ALL:
+        return None
+    fold = None if data.split == ALL else data.fold
+    novel = tuple(dataset.class_names) if fold is None else novel_classes(len(dataset.class_names), fold, data.split)
     usable = usable_classes(dataset, novel, data.shots)
     if not usable:
         return None
     count = config.run.validate_episodes
-    episodes = sample_episodes(dataset, usable, data.shots, count, config.run.seed, split=data.split, fold=data.fold)
+    episodes = sample_episodes(dataset, usable, data.shots, count, config.run.seed, split=data.split, fold=fold)
     return lambda model: evaluate(NetworkRun(FullNetwork(model, spec)), dataset, episodes).miou
 
 
-def start_model(config: TrainConfig, init: Path | None) -> NTRENet:
-    """A model with seeded head weights and, where `init` is given, that checkpoint's backbone.
+def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> NTRENet:
+    """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or all weights of `start`.
 
     Raises:
-        InputError: the checkpoint cannot be read or has another backbone.
+        InputError: the checkpoint cannot be read, or has another backbone (`init`) or model options (`start`).
     """
+    if start is not None:
+        model = load_checkpoint(start).model
+        ours, theirs = config.model.to_dict(), model.config.to_dict()
+        if different := [name for name in ours if ours[name] != theirs[name]]:
+            raise InputError(
+                f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "
+                f"({ours[different[0]]}); all of [model] must be equal to start from all of its weights."
+            )
+        return model
     torch.manual_seed(config.run.seed)
     model = NTRENet(config.model)
     if init is None:
+        # the layers' own start values are too small to train a backbone without BatchNorm from scratch
+        for module in model.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         return model
     found = load_checkpoint(init).model
     wanted = (config.model.backbone, config.model.stem)
@@ -49,3 +77,14 @@ def start_model(config: TrainConfig, init: Path | None) -> NTRENet:
         )
     model.backbone.load_state_dict(found.backbone.state_dict())
     return model
+
+
+def provenance(command: str, init: Path | None = None, start: Path | None = None) -> dict[str, Any]:
+    """What a checkpoint says of how it was made: the command, and the checkpoint that the run began with."""
+    origin: dict[str, Any] = {"trained_by": command}
+    for name, path in (("backbone_from", init), ("started_from", start)):
+        if path is not None:
+            before = load_checkpoint(path).origin
+            known = {key: before[key] for key in ("trained_by", "source", "started_from") if key in before}
+            origin[name] = {"sha256": sha256(path)} | known
+    return origin

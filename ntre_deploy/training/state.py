@@ -36,6 +36,7 @@ def save_state(
     model: NTRENet,
     optimiser: torch.optim.Optimizer,
     bank: PrototypeBank | None,
+    proxies: Tensor | None = None,
 ) -> None:
     """Write the state in one file, so that a kill leaves an old or a new one and never a mixture.
 
@@ -47,6 +48,8 @@ def save_state(
         tensors |= {f"optimiser/{index}/{name}": value for name, value in values.items() if isinstance(value, Tensor)}
     if bank is not None:
         tensors |= {f"bank/{key}": value for key, value in bank.state_dict().items()}
+    if proxies is not None:
+        tensors["dense/proxies"] = proxies
     content = {"format": FORMAT, "version": VERSION, "config": config, "progress": vars(progress)}
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary, saving_tensors():
@@ -54,7 +57,12 @@ def save_state(
 
 
 def load_state(
-    path: Path, config: dict[str, Any], model: NTRENet, optimiser: torch.optim.Optimizer, bank: PrototypeBank | None
+    path: Path,
+    config: dict[str, Any],
+    model: NTRENet,
+    optimiser: torch.optim.Optimizer,
+    bank: PrototypeBank | None,
+    proxies: Tensor | None = None,
 ) -> Progress:
     """Bring a run back to where `save_state` left it.
 
@@ -74,11 +82,14 @@ def load_state(
             f"{path} belongs to a run with another config ({', '.join(different[:4])}); "
             "resume with the same options or choose another --out."
         )
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "bank": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "bank": {}, "dense": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = tensor
     fill(model, groups["model"], f"State {path}")
+    if proxies is not None:
+        with torch.no_grad():
+            proxies.copy_(groups["dense"]["proxies"])
     state = optimiser.state_dict()
     state["state"] = {}
     for name, tensor in groups["optimiser"].items():

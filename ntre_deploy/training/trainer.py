@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import Dataset as TorchDataset
 
 from ntre_deploy.data.dataset import Dataset
-from ntre_deploy.errors import GateError, InputError
+from ntre_deploy.errors import GateError, InputError, NtreError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
-from ntre_deploy.model.losses import total_loss
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.model.losses import dense_loss, total_loss
+from ntre_deploy.model.ntrenet import Features, NTRENet, Prediction
 from ntre_deploy.training.config import TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
 from ntre_deploy.training.state import Progress, load_state, save_state
+from ntre_deploy.training.views import ViewEpisodes, ViewStore
 
 STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetensors", "log.csv"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +41,9 @@ class Trainer:
         model: with its start weights; it is trained in place.
         out: folder for checkpoints, state and log.
         validate: gives the novel classes' mIoU of a model; None does not validate.
+        origin: what the checkpoints say of themselves besides the config, such as the command.
         report: called with the step and its figures at every log entry.
+        store: views of earlier runs that may be used, where the config asks for views.
     """
 
     def __init__(
@@ -48,23 +53,38 @@ class Trainer:
         model: NTRENet,
         out: Path,
         validate: Callable[[NTRENet], float] | None = None,
+        origin: Mapping[str, Any] | None = None,
         report: Report = lambda step, figures: None,
         processes: Processes | None = None,
+        store: ViewStore | None = None,
     ) -> None:
         self.config, self.out, self.validate, self.report = config, out, validate, report
+        self.origin = dict(origin or {})
         self.processes = processes or Processes()
         self.device = self.processes.device
         data, options = config.data, config.optimiser
         if options.batch % self.processes.count:
             raise InputError(f"A batch of {options.batch} cannot be split over {self.processes.count} processes.")
         self.local = options.batch // self.processes.count
+        dense = config.loss.dense > 0
         self.episodes = TrainEpisodes(
-            dataset, data.fold, data.split, data.shots, config.model.input_size, config.run.seed, config.augmentation
+            dataset, data, config.model.input_size, config.run.seed, config.augmentation, dense
         )
         self.steps = options.steps or options.epochs * math.ceil(len(self.episodes) / options.batch)
         self.model = model.to(self.device)
+        if self.processes.count == 1:
+            # faster convolutions, on CPUs and in 16 bits on GPUs; DistributedDataParallel copies such gradients
+            for parameter in self.model.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         _prepare(self.model, config)
         trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.proxies: nn.Parameter | None = None
+        if dense:
+            generator = torch.Generator().manual_seed(config.run.seed)
+            shape = (len(dataset.class_names) + 1, model.backbone.channels[2])
+            self.proxies = nn.Parameter(torch.randn(shape, generator=generator).to(self.device))
+            trained.append(self.proxies)
         if options.kind == "sgd":
             self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
                 trained, options.rate, options.momentum, weight_decay=options.weight_decay
@@ -76,6 +96,10 @@ class Trainer:
         self.bank = None if negatives is None else PrototypeBank(negatives)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.run.precision == "fp16")
         self.progress = Progress()
+        self.source: TorchDataset[Item] = self.episodes
+        if data.views:
+            kept = _DTYPES[config.run.precision]
+            self.source = ViewEpisodes(self.episodes, self.model, data.views, kept, store or ViewStore())
 
     def run(self, resume: bool = True) -> Progress:
         """Train to the last step, from the state in `out` where there is one.
@@ -86,7 +110,9 @@ class Trainer:
         """
         state = self.out / STATE
         if resume and state.is_file():
-            self.progress = load_state(state, self.config.to_dict(), self.model, self.optimiser, self.bank)
+            self.progress = load_state(
+                state, self.config.to_dict(), self.model, self.optimiser, self.bank, self.proxies
+            )
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
         network = self._distribute()
@@ -101,10 +127,13 @@ class Trainer:
                     rows.add(step, figures)
                 self.report(step, figures)
             if options.validate_every and step % options.validate_every == 0 and step != self.steps:
+                self._check_weights()
                 self._validate()
             if step % options.save_every == 0 and step != self.steps:
+                self._check_weights()
                 self._save()
         if self.progress.step == self.steps:
+            self._check_weights()
             self._validate()
             self._save()
         return self.progress
@@ -123,8 +152,18 @@ class Trainer:
         ]
         # the seed of a worker does not matter: an episode depends on its number alone
         workers, pinned = self.config.data.workers, self.device.type == "cuda"
-        loader = DataLoader(self.episodes, batch_sampler=numbers, num_workers=workers, pin_memory=pinned)
-        return iter(loader)
+        loader = DataLoader(
+            _Told(self.source),
+            batch_sampler=numbers,
+            num_workers=workers,
+            pin_memory=pinned,
+            collate_fn=_collate,
+            worker_init_fn=_quiet_end,
+        )
+        for item in loader:
+            if isinstance(item, NtreError):
+                raise item
+            yield item
 
     def _step(self, network: nn.Module, item: Item, step: int) -> dict[str, float]:
         # dropout draws from the global generator; seeding it by the step makes a resumed run the same
@@ -136,7 +175,7 @@ class Trainer:
         batch = {name: value.to(self.device, non_blocking=True) for name, value in item.items()}
         dtype = _DTYPES[self.config.run.precision]
         with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
-            prediction = network(batch["query"], batch["supports"], batch["support_labels"])
+            prediction = network(_images(batch, "query"), _images(batch, "supports"), batch["support_labels"])
         with torch.autocast(self.device.type, enabled=False):
             parts = self._losses(_as_float32(prediction), batch)
         figures = {name: self.processes.mean(part.item()) for name, part in parts.items()} | {"rate": rate}
@@ -145,8 +184,7 @@ class Trainer:
             _, query, supports, _ = self.episodes.draw(numbers[0])
             raise GateError(
                 f"The loss became {figures['total']} at step {step + 1} (episodes {numbers[0]} to {numbers[-1]}, the "
-                f"first with query {query} and supports {', '.join(supports)}); the checkpoint of the last save is "
-                "kept. Lower optimiser.rate, or set optimiser.clip."
+                f"first with query {query} and supports {', '.join(supports)}); {self._kept()}"
             )
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
@@ -161,6 +199,9 @@ class Trainer:
     def _losses(self, prediction: Prediction, batch: Item) -> dict[str, Tensor]:
         labels = batch["support_labels"]
         parts = total_loss(prediction, batch["query_label"], labels, self.config.loss, self.processes.share)
+        if self.proxies is not None:
+            parts["dense"] = dense_loss(prediction, self.proxies, batch["query_dense"], labels, batch["class_id"])
+            parts["total"] = parts["total"] + self.config.loss.dense * parts["dense"]
         if self.bank is None or self.config.contrastive is None or prediction.bg_logits is None:
             return parts
         terms = []
@@ -198,17 +239,38 @@ class Trainer:
                 self._checkpoint(BEST, {"novel_miou": miou})
         self.processes.wait()
 
+    def _check_weights(self) -> None:
+        # the last step may have broken them behind a loss that was finite; they must not replace good ones
+        if not all(bool(p.isfinite().all()) for p in self.trained):
+            last = self.progress.step * self.config.optimiser.batch - 1
+            raise GateError(
+                f"The weights became NaN or infinite by step {self.progress.step} (episode {last}); {self._kept()}"
+            )
+
+    def _kept(self) -> str:
+        kept = "the checkpoint of the last save is kept" if (self.out / STATE).is_file() else "nothing was saved yet"
+        return f"{kept}. Lower optimiser.rate or set optimiser.clip, and start again with another --out."
+
     def _save(self) -> None:
         if self.processes.first:
             self.progress.scaler = self.scaler.state_dict() or None
-            save_state(self.out / STATE, self.config.to_dict(), self.progress, self.model, self.optimiser, self.bank)
+            save_state(
+                self.out / STATE,
+                self.config.to_dict(),
+                self.progress,
+                self.model,
+                self.optimiser,
+                self.bank,
+                self.proxies,
+            )
             self._checkpoint(LAST, {})
         self.processes.wait()
 
     def _checkpoint(self, name: str, figures: dict[str, float]) -> None:
         data = self.config.data
         config = self.config.to_dict()
-        del config["data"]["dataset"]  # a spec may hold paths of this machine, and checkpoints travel
+        # a spec may hold paths of this machine, and checkpoints travel
+        del config["data"]["dataset"], config["run"]["validate_on"]
         origin: dict[str, Any] = {
             "head": "trained",
             "trained_by": "ntre train",
@@ -219,7 +281,12 @@ class Trainer:
             "step": self.progress.step,
             "steps": self.steps,
         }
-        save_checkpoint(self.out / name, self.model, origin | figures)
+        save_checkpoint(self.out / name, self.model, origin | self.origin | figures)
+
+
+def _images(batch: Item, name: str) -> Tensor | Features:
+    """Pixels, or their features where the batch has these."""
+    return batch[name] if name in batch else Features(*(batch[f"{name}.{layer}"] for layer in Features._fields))
 
 
 class _Log:
@@ -240,6 +307,30 @@ class _Log:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+class _Told(TorchDataset[Item | NtreError]):
+    """Episodes, or the error of one: raised in a worker, it would come out wrapped in that worker's traceback."""
+
+    def __init__(self, episodes: TorchDataset[Item]) -> None:
+        self.episodes = episodes
+
+    def __getitem__(self, number: int) -> Item | NtreError:
+        try:
+            return self.episodes[number]
+        except NtreError as error:
+            return error
+
+
+def _collate(items: list[Item | NtreError]) -> Item | NtreError:
+    return next((item for item in items if isinstance(item, NtreError)), None) or default_collate(items)
+
+
+def _quiet_end(worker: int) -> None:
+    # a run that is stopped may leave a worker in the middle of a transfer, which is no news
+    sys.excepthook = lambda kind, error, trace: (
+        None if issubclass(kind, ConnectionError) else sys.__excepthook__(kind, error, trace)
+    )
 
 
 def _prepare(model: NTRENet, config: TrainConfig) -> None:

@@ -14,7 +14,8 @@ from ntre_deploy.errors import InputError
 @given(index=st.integers(0, 2**31), seed=st.integers(0, 2**32 - 1))
 def test_every_scene_keeps_its_promises(index: int, seed: int) -> None:
     scene = render_scene(index, seed)
-    assert scene.image.dtype == scene.labels.dtype == np.uint8
+    assert scene.image.dtype == np.uint8
+    assert scene.labels.dtype == np.uint16
     assert scene.image.shape == (*scene.labels.shape, 3)
     assert scene.target == target_of(index)
     assert np.count_nonzero(scene.labels == scene.target + 1) >= MIN_TARGET_PIXELS

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from ntre_deploy.model.config import ModelConfig
-from ntre_deploy.model.losses import LossWeights, bg_mining_loss, target_loss, total_loss
+from ntre_deploy.model.losses import (
+    LossWeights,
+    bg_mining_loss,
+    dense_loss,
+    prior_loss,
+    target_loss,
+    total_loss,
+)
 from ntre_deploy.model.weights import import_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_a.npz"
@@ -66,3 +73,37 @@ def test_the_total_weighs_the_parts_that_the_model_has(bgem: bool, doem: bool) -
         assert prediction.bg_logits is not None
         each = [bg_mining_loss(x, label, 0.2) for x in (prediction.bg_logits, *prediction.support_bg_logits)]
         torch.testing.assert_close(parts["bg"], sum(each) / 3)
+
+
+def test_target_pixels_weigh_more_by_hand() -> None:
+    logits = torch.tensor([[[[0.0, 1.0, 5.0]], [[0.0, -1.0, -5.0]]]])
+    label = torch.tensor([[[1, 0, 255]]])
+    on_target, beside = np.log(2), np.log(1 + np.exp(-2))
+    assert target_loss(logits, label).item() == pytest.approx((on_target + beside) / 2, rel=1e-5)
+    assert target_loss(logits, label, weight=3.0).item() == pytest.approx((3 * on_target + beside) / 4, rel=1e-5)
+
+
+def test_the_prior_as_a_prediction_by_hand() -> None:
+    prior = torch.tensor([[[[0.25, 0.5, 1.0]]]])
+    label = torch.tensor([[[0, 1, 255]]])
+    assert prior_loss(prior, label).item() == pytest.approx(-(np.log(0.75) + np.log(0.5)) / 2, rel=1e-5)
+    assert np.isfinite(prior_loss(prior, torch.zeros_like(label)).item()), "a prior of 1 on the background"
+
+
+def test_the_dense_loss_by_hand() -> None:
+    """Two proxies and two features: one pixel of the query, one of the support; another has no label."""
+    from types import SimpleNamespace
+
+    f4 = torch.tensor([[[[2.0, 7.0]], [[0.0, 7.0]]]]).expand(1, 2, 1, 2)
+    keys = torch.tensor([[[[0.0, 0.0]], [[3.0, 0.0]]]])
+    prediction = SimpleNamespace(
+        query=SimpleNamespace(f4=f4.repeat(1, 1, 2, 1)), supports=[SimpleNamespace(keys=keys.repeat(1, 1, 2, 1))]
+    )
+    proxies = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
+    dense = torch.tensor([[[0, -100], [-100, -100]]])
+    shown = torch.tensor([[[[1, 0], [0, 0]]]])
+    found = dense_loss(prediction, proxies, dense, shown, torch.tensor([0]))  # type: ignore[arg-type]
+    # each is its own proxy's direction, and at a right angle to the other: log(1 + e^(-1 / 0.05))
+    assert found.item() == pytest.approx(np.log1p(np.exp(-20)), abs=1e-7)
+    wrong = dense_loss(prediction, proxies.flip(0), dense, shown, torch.tensor([0]))  # type: ignore[arg-type]
+    assert wrong.item() == pytest.approx(20, rel=1e-4)

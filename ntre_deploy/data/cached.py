@@ -1,0 +1,65 @@
+"""A dataset whose decoded images and masks stay in memory."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.data.dataset import Dataset, labelled
+from ntre_deploy.data.images import Pixels
+
+
+class CachedDataset:
+    """Decodes or renders every image once: for datasets that fit into memory and are read again and again.
+
+    The arrays are shared between calls and must not be written to; each process keeps its own.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._images: dict[str, Pixels] = {}
+        self._labels: dict[str, NDArray[np.uint16]] = {}
+        self._masks: dict[tuple[str, int], Pixels] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the dataset behind it."""
+        return self._dataset.name
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Of the dataset behind it."""
+        return self._dataset.class_names
+
+    def images(self, class_id: int) -> Sequence[str]:
+        """Of the dataset behind it."""
+        return self._dataset.images(class_id)
+
+    def image(self, image_id: str) -> Pixels:
+        """uint8 RGB [H, W, 3], read-only; raises what the dataset behind it raises."""
+        if image_id not in self._images:
+            self._images[image_id] = _frozen(self._dataset.image(image_id))
+        return self._images[image_id]
+
+    def mask(self, image_id: str, class_id: int) -> Pixels:
+        """uint8 [H, W], read-only; raises what the dataset behind it raises."""
+        key = (image_id, class_id)
+        if key not in self._masks:
+            self._masks[key] = _frozen(self._dataset.mask(image_id, class_id))
+        return self._masks[key]
+
+    def labels(self, image_id: str) -> NDArray[np.uint16]:
+        """uint16 [H, W], read-only; raises what the dataset behind it raises.
+
+        Raises:
+            InputError: the dataset behind it knows the masks of single classes only.
+        """
+        if image_id not in self._labels:
+            self._labels[image_id] = labelled(self._dataset).labels(image_id)
+            self._labels[image_id].flags.writeable = False
+        return self._labels[image_id]
+
+
+def _frozen(array: Pixels) -> Pixels:
+    array.flags.writeable = False
+    return array
