@@ -37,7 +37,9 @@ def command(
         print("1/3 export the demo model")
         export.command(checkpoint, out=out / "demo.ntre", precision=["fp32"], force=True)
         print("2/3 segment scenes of new classes on ONNX Runtime")
-        novel = Draw(SCENES, None, 1, count, 0, origin.get("fold"), origin.get("split"))
+        # without a fold, it learned from other classes than these, and all of them are new
+        split = None if origin["fold"] is None else origin["split"]
+        novel = Draw(SCENES, None, 1, count, 0, origin["fold"], split)
         segmenter = Segmenter.load(out / "demo.ntre", "onnx-cpu", threads=threads)
         segment.segment_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
         print("3/3 measure against PyTorch")

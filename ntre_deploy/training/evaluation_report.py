@@ -96,7 +96,9 @@ def _warnings(evaluation: Evaluation, episodes: EpisodeSet, origin: Mapping[str,
     held_back = (origin.get("split"), origin.get("fold"))
     # another kind of dataset has other classes, and its folds say nothing of these
     kinds = [str(name).partition(":")[0] for name in (origin.get("dataset", episodes.dataset), episodes.dataset)]
-    if origin.get("fold") is not None and kinds[0] == kinds[1] and held_back != (episodes.split, episodes.fold):
+    if origin.get("split") == "all" and kinds[0] == kinds[1]:
+        warnings.append("the model was trained on all classes of this dataset: none of these is new to it")
+    elif origin.get("fold") is not None and kinds[0] == kinds[1] and held_back != (episodes.split, episodes.fold):
         warnings.append(
             f"the model was trained with fold {held_back[1]} ({held_back[0]}) held back, and these episodes are not of "
             "that fold: it may have seen their classes in training"

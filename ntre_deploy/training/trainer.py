@@ -22,7 +22,7 @@ from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
 from ntre_deploy.model.losses import dense_loss, total_loss
 from ntre_deploy.model.ntrenet import Features, NTRENet, Prediction
-from ntre_deploy.training.config import TrainConfig
+from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
 from ntre_deploy.training.state import Progress, load_state, save_state
@@ -275,7 +275,7 @@ class Trainer:
             "head": "trained",
             "trained_by": "ntre train",
             "dataset": self.episodes.dataset.name,
-            "fold": data.fold,
+            "fold": None if data.split == ALL else data.fold,
             "split": data.split,
             "config": config,
             "step": self.progress.step,
