@@ -68,10 +68,17 @@ _ClickException = cast(type[Exception], typer.BadParameter.__mro__[2])
 def run() -> None:
     """Entry point of the console script."""
     # a stop by the system cleans up like Ctrl-C does
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
-        # the result of a sub-command that ends by `typer.Exit` is its exit code
-        code = app(prog_name="ntre", standalone_mode=False)
+        try:
+            # the result of a sub-command that ends by `typer.Exit` is its exit code
+            code = app(prog_name="ntre", standalone_mode=False)
+        except Exception:
+            # compiled libraries turn an interrupt into errors of their own, such as a file that cannot be read
+            if _interrupts:
+                raise KeyboardInterrupt from None
+            raise
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
@@ -102,7 +109,11 @@ def run() -> None:
         sys.exit(DEFECT)
 
 
+_interrupts: list[int] = []
+
+
 def _interrupt(number: int, frame: object) -> None:
+    _interrupts.append(number)
     raise KeyboardInterrupt
 
 
