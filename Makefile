@@ -27,7 +27,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,openvino,int8,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(VISION)/.dependencies: EXTRAS := cpu,export,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt
