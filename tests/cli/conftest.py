@@ -25,6 +25,27 @@ TINY = ("--backbone", "squeezenet1_1", "--size", "65", "--width", "16", "--bins"
 _HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
 
+# a run of four steps that takes a second
+TOML = """
+[model]
+backbone = "squeezenet1_1"
+width = 8
+bg_channels = 4
+bins = [5, 2]
+input_size = 33
+[data]
+dataset = "procedural:3"
+workers = 0
+[optimiser]
+batch = 2
+steps = 4
+[run]
+log_every = 1
+save_every = 2
+validate_episodes = 2
+"""
+
+
 def environment(blocked: Path | None = None) -> dict[str, str]:
     # one thread: two would wait for each other where a test machine is shared
     env = {k: v for k, v in os.environ.items() if k != "NTRE_DEBUG"} | {"OMP_NUM_THREADS": "1"}
@@ -230,3 +251,11 @@ def exports_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         monkeypatch.setattr("ntre_deploy.export.bundle.write_onnx", copy)
 
     return patch
+
+
+@pytest.fixture
+def config(here: Path) -> Path:
+    """A small training run, as `small.toml` in the folder of the test."""
+    path = here / "small.toml"
+    path.write_text(TOML)
+    return path
