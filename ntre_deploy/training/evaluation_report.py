@@ -96,7 +96,7 @@ def _warnings(evaluation: Evaluation, episodes: EpisodeSet, origin: Mapping[str,
     held_back = (origin.get("split"), origin.get("fold"))
     # another kind of dataset has other classes, and its folds say nothing of these
     kinds = [str(name).partition(":")[0] for name in (origin.get("dataset", episodes.dataset), episodes.dataset)]
-    if origin.get("split") == "all" and kinds[0] == kinds[1]:
+    if "dataset" in origin and origin.get("split") == "all" and kinds[0] == kinds[1]:
         warnings.append("the model was trained on all classes of this dataset: none of these is new to it")
     elif origin.get("fold") is not None and kinds[0] == kinds[1] and held_back != (episodes.split, episodes.fold):
         warnings.append(

@@ -99,12 +99,20 @@ def test_what_a_reader_must_know_is_a_warning(origin: dict[str, Any], episodes: 
     assert word in warning
 
 
+def test_a_model_that_learned_all_classes_of_the_dataset_is_named() -> None:
+    episodes = drawn(*[0] * 10)
+    origin = {"fold": None, "split": "all", "dataset": episodes.dataset}
+    (warning,) = report_of(episodes, **origin)[0]["warnings"]
+    assert "trained on all classes of this dataset" in warning
+
+
 @pytest.mark.parametrize(
     "origin",
     [
         {"head": "trained"},
         {"fold": 0, "split": "interleaved"},
         {"fold": None, "split": "all"},
+        {"fold": None, "split": "all", "dataset": "invented:0"},
         {"fold": 1, "split": "interleaved", "dataset": "coco:instances_train"},
     ],
 )
