@@ -109,9 +109,12 @@ def test_a_run_starts_from_a_backbone_by_name(
     (here / "small.toml").write_text(TOML)
     done = call("train", "small.toml", "--init", "start.safetensors", "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
-    # the trainer freezes the backbone, so torchvision's weights are still there
+    # the trainer freezes the backbone, so torchvision's weights are still there (layers 2 and 3 rescaled on import)
     trained = load_checkpoint(here / "run" / "last.safetensors").model.backbone.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in trained.items())
+    imported = load_checkpoint(here / "start.safetensors").model.backbone.state_dict()
+    assert all(torch.equal(tensor, imported[name]) for name, tensor in trained.items())
+    for name in ("features.0.weight", "features.12.expand3x3.weight"):
+        assert torch.equal(trained[name], theirs[name])
 
 
 @pytest.mark.torchvision
