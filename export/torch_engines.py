@@ -30,14 +30,18 @@ class PreparedSupport(NamedTuple):
 class FullNetwork:
     """The training graph on every query: K supports and the query through the whole network, where the model lies."""
 
+    # what another protocol puts in their places
+    prepare_image = staticmethod(prepare_image)
+    prepare_mask = staticmethod(prepare_mask)
+
     def __init__(self, model: NTRENet, spec: InputSpec) -> None:
         self.model = model.eval()
         self.spec = spec
 
     def prepare(self, shots: Sequence[tuple[Pixels, Pixels]]) -> PreparedSupport:
         """Letterbox and normalise uint8 images [H, W, 3] and masks [H, W] (1 is the target)."""
-        images = np.stack([prepare_image(image, self.spec)[0] for image, _ in shots])
-        masks = np.stack([prepare_mask(mask, self.spec) for _, mask in shots])
+        images = np.stack([self.prepare_image(image, self.spec)[0] for image, _ in shots])
+        masks = np.stack([self.prepare_mask(mask, self.spec) for _, mask in shots])
         return PreparedSupport(torch.from_numpy(images)[None], torch.from_numpy(masks)[None])
 
     def run(self, pixels: Float, support: PreparedSupport) -> Float:
@@ -47,12 +51,12 @@ class FullNetwork:
 
     def logits(self, image: Pixels, support: PreparedSupport) -> tuple[Float, Letterbox]:
         """uint8 image [H, W, 3] -> logits [1, 2, h, w] at feature resolution, and its geometry."""
-        pixels, box = prepare_image(image, self.spec)
+        pixels, box = self.prepare_image(image, self.spec)
         return self.run(pixels, support), box
 
     def predict(self, image: Pixels, support: PreparedSupport) -> tuple[Prediction, Letterbox]:
         """uint8 image [H, W, 3] -> everything that the network computes on the way, and the image's geometry."""
-        pixels, box = prepare_image(image, self.spec)
+        pixels, box = self.prepare_image(image, self.spec)
         return self._forward(pixels, support), box
 
     def _forward(self, pixels: Float, support: PreparedSupport) -> Prediction:

@@ -39,7 +39,8 @@ class TrainEpisodes(TorchDataset[Item]):
         options: Augmentation,
         dense: bool = False,
     ) -> None:
-        self.scenes = labelled(dataset) if dense else None
+        if dense:
+            labelled(dataset)
         self.dataset = CachedDataset(dataset) if data.cache else dataset
         self.shots, self.size, self.seed, self.options = data.shots, size, seed, options
         names, shots = dataset.class_names, data.shots
@@ -51,8 +52,7 @@ class TrainEpisodes(TorchDataset[Item]):
                 f"No base class of fold {data.fold} of {dataset.name} has the {shots + 1} images that {shots} shots "
                 "and a query need; ask for fewer shots."
             )
-        if self.scenes is not None and isinstance(self.dataset, CachedDataset):
-            self.scenes = self.dataset
+        self.scenes = labelled(self.dataset) if dense else None
         # what has a dense label: the classes that are learned, and 0 for what is no object
         self.dense_ids = np.array([0, *(c + 1 for c in self.images)])
         holders: dict[str, list[int]] = {}

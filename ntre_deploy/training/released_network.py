@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.export.torch_engines import FullNetwork, PreparedSupport
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime.image import InputSpec, Letterbox
 from ntre_deploy.training.evaluator import Pixels, Shots
 from ntre_deploy.training.released import prepare_image, prepare_mask
@@ -18,24 +18,15 @@ Float = NDArray[np.float32]
 class ReleasedNetwork(FullNetwork):
     """The training graph on every query, behind the released preparation."""
 
+    prepare_image = staticmethod(prepare_image)
+    prepare_mask = staticmethod(prepare_mask)
+
     def prepare(self, shots: Shots) -> PreparedSupport:
         """Prepare uint8 images [H, W, 3] and masks [H, W] (1 is the target).
 
         The last shot comes first, as in the released loader: the order in which the network sums over the shots.
         """
-        images = np.stack([prepare_image(image, self.spec)[0] for image, _ in reversed(shots)])
-        masks = np.stack([prepare_mask(mask, self.spec) for _, mask in reversed(shots)])
-        return PreparedSupport(torch.from_numpy(images)[None], torch.from_numpy(masks)[None])
-
-    def logits(self, image: Pixels, support: PreparedSupport) -> tuple[Float, Letterbox]:
-        """uint8 image [H, W, 3] -> logits [1, 2, h, w] at feature resolution, and its geometry."""
-        pixels, box = prepare_image(image, self.spec)
-        return self.run(pixels, support), box
-
-    def predict(self, image: Pixels, support: PreparedSupport) -> tuple[Prediction, Letterbox]:
-        """uint8 image [H, W, 3] -> everything that the network computes on the way, and the image's geometry."""
-        pixels, box = prepare_image(image, self.spec)
-        return self._forward(pixels, support), box
+        return super().prepare(shots[::-1])
 
 
 def label_map(logits: Float, box: Letterbox) -> Pixels:
