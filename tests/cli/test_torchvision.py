@@ -20,20 +20,6 @@ NEED_TORCHVISION = [
     ("import-weights", "torchvision:resnet50", "out.safetensors", *HEAD),
     ("download", "voc", "VOC2012"),
 ]
-TOML = """
-[model]
-backbone = "squeezenet1_1"
-width = 8
-bg_channels = 4
-bins = [5, 2]
-input_size = 33
-[data]
-dataset = "procedural:3"
-workers = 0
-[optimiser]
-batch = 2
-steps = 1
-"""
 
 
 @pytest.fixture
@@ -97,7 +83,7 @@ def test_bad_input_needs_no_torchvision_to_be_refused(
 
 @pytest.mark.torchvision
 def test_a_run_starts_from_a_backbone_by_name(
-    models: Any, here: Path, tmp_path: Path, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+    models: Any, config: Path, here: Path, tmp_path: Path, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     theirs = models.squeezenet1_1(weights=None).state_dict()
@@ -106,8 +92,7 @@ def test_a_run_starts_from_a_backbone_by_name(
     done = call("import-weights", "torchvision:squeezenet1_1", "start.safetensors", *HEAD, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["origin"]["source"] == "torchvision:squeezenet1_1:IMAGENET1K_V1"
-    (here / "small.toml").write_text(TOML)
-    done = call("train", "small.toml", "--init", "start.safetensors", "--out", "run", "--json")
+    done = call("train", config, "--init", "start.safetensors", "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     # the trainer freezes the backbone, so torchvision's weights are still there (layers 2 and 3 rescaled on import)
     trained = load_checkpoint(here / "run" / "last.safetensors").model.backbone.state_dict()

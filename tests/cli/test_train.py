@@ -8,31 +8,15 @@ from typing import Any
 
 import pytest
 
-TOML = """
-[model]
-backbone = "squeezenet1_1"
-width = 8
-bg_channels = 4
-bins = [5, 2]
-input_size = 33
-[data]
-dataset = "procedural:3"
-workers = 0
-[optimiser]
-batch = 2
-steps = 3
-[run]
-save_every = 2
-validate_every = 2
-validate_episodes = 6
-"""
-
 
 @pytest.fixture
-def config(here: Path) -> Path:
-    path = here / "small.toml"
-    path.write_text(TOML)
-    return path
+def config(config: Path) -> Path:
+    """Three steps, the last behind a save, and a validation on the way."""
+    text = (
+        config.read_text().replace("steps = 4", "steps = 3").replace("validate_episodes = 2", "validate_episodes = 6")
+    )
+    config.write_text(text + "validate_every = 2\n")
+    return config
 
 
 def test_a_run_writes_checkpoints_a_log_and_what_it_held_back(
@@ -66,7 +50,7 @@ def test_a_backbone_of_another_kind_is_refused(
     config: Path, tiny: SimpleNamespace, call: Callable[..., Any], refused: Callable[..., str]
 ) -> None:
     assert call("train", config, "--init", tiny.checkpoint, "--out", "run", "--json").returncode == 0
-    config.write_text(TOML.replace("squeezenet1_1", "vgg16_bn"))
+    config.write_text(config.read_text().replace("squeezenet1_1", "vgg16_bn"))
     assert "squeezenet1_1" in refused("train", config, "--init", tiny.checkpoint, "--out", "other")
 
 
