@@ -33,7 +33,7 @@ def command(
         bool, typer.Option("--skip-small", help="Leave out base classes with too few images, which are an error.")
     ] = False,
     start_from: Annotated[
-        Path | None, typer.Option("--start", help="Checkpoint of the same model, to start from all of its weights.")
+        Path | None, typer.Option("--start", help="Checkpoint of the same model, to start from its weights.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

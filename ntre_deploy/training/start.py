@@ -13,12 +13,15 @@ from ntre_deploy.data.folds import novel_classes
 from ntre_deploy.errors import InputError
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.files import sha256
-from ntre_deploy.model.checkpoint import load_checkpoint
+from ntre_deploy.model.checkpoint import fill, load_checkpoint
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.evaluator import evaluate
 from ntre_deploy.training.runs import NetworkRun
+
+# options of the model that may differ from those of the checkpoint that a run starts from
+_FREE = ("input_size", "bins", "bgem", "doem")
 
 
 def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], float] | None:
@@ -46,22 +49,28 @@ def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], flo
 
 
 def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> NTRENet:
-    """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or all weights of `start`.
+    """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or the weights of `start`.
+
+    From `start`, input size and pyramid bins may be others and BGEM or DOEM may be left out; every weight that the
+    config's model has must be there.
 
     Raises:
-        InputError: the checkpoint cannot be read, or has another backbone (`init`) or model options (`start`).
+        InputError: the checkpoint cannot be read, has another backbone (`init`) or model options (`start`), or lacks
+            a module.
     """
-    if start is not None:
-        model = load_checkpoint(start).model
-        ours, theirs = config.model.to_dict(), model.config.to_dict()
-        if different := [name for name in ours if ours[name] != theirs[name]]:
-            raise InputError(
-                f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "
-                f"({ours[different[0]]}); all of [model] must be equal to start from all of its weights."
-            )
-        return model
     torch.manual_seed(config.run.seed)
     model = NTRENet(config.model)
+    if start is not None:
+        before = load_checkpoint(start).model
+        ours, theirs = config.model.to_dict(), before.config.to_dict()
+        if different := [name for name in ours if ours[name] != theirs[name] and name not in _FREE]:
+            raise InputError(
+                f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "
+                f"({ours[different[0]]}); of [model], only {', '.join(_FREE)} may change to start from its weights."
+            )
+        wanted = model.state_dict()
+        fill(model, {k: v for k, v in before.state_dict().items() if k in wanted}, f"Checkpoint {start}")
+        return model
     if init is None:
         # the layers' own start values are too small to train a backbone without BatchNorm from scratch
         for module in model.backbone.modules():

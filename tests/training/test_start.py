@@ -40,6 +40,23 @@ def test_start_needs_the_same_model(checkpoint: Path) -> None:
         start_model(other, start=checkpoint)
 
 
+def test_start_takes_another_input_size_and_leaves_modules_out(checkpoint: Path) -> None:
+    wanted = import_weights("random:5", MODEL)[0].state_dict()
+    smaller = replace(CONFIG, model=replace(MODEL, input_size=65, bins=(9, 4), bgem=False, doem=False))
+    model = start_model(smaller, start=checkpoint)
+    assert model.config == smaller.model
+    found = model.state_dict()
+    assert set(found) < set(wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
+
+
+def test_start_needs_every_module_of_the_config(tmp_path: Path) -> None:
+    model, origin = import_weights("random:5", replace(MODEL, doem=False))
+    save_checkpoint(tmp_path / "less.safetensors", model, origin)
+    with pytest.raises(InputError, match="missing .*doem"):
+        start_model(CONFIG, start=tmp_path / "less.safetensors")
+
+
 def test_weights_from_scratch_keep_the_scale_of_the_features() -> None:
     model = start_model(CONFIG).eval()
     with torch.no_grad():
