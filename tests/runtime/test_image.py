@@ -89,6 +89,21 @@ def test_the_label_map_has_the_size_of_the_image(height: int, width: int, classe
     assert labels.max() <= classes
 
 
+@pytest.mark.parametrize(("height", "width"), [(700, 900), (3, 2500), (2500, 3)])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_large_label_map_is_the_whole_product(height: int, width: int, classes: int) -> None:
+    box = Letterbox.fit(height, width, 161)
+    logits = RNG(height).standard_normal((classes, 2, 21, 21)).astype(np.float32)
+    rows, columns = back_map(height, box.inner_height, 161, 21), back_map(width, box.inner_width, 161, 21)
+    margins = rows @ (logits[:, 1] - logits[:, 0]) @ columns.T
+    best = margins.max(axis=0)
+    wanted = np.where(best > 0, margins.argmax(axis=0) + 1, 0)
+    rivals = np.sort(np.concatenate([margins, np.zeros((1, height, width), np.float32)]), axis=0)
+    clear = rivals[-1] - rivals[-2] > 1e-5  # products of other sizes round otherwise
+    assert clear.mean() > 0.99
+    assert (label_map(logits, box) == wanted)[clear].all()
+
+
 def feature_positions(features: int, size: int, length: int, inner: int) -> np.ndarray:
     """Where the features lie along one axis of the original image, in pixels."""
     at_input = np.arange(features) * (size - 1) / (features - 1)
