@@ -30,7 +30,7 @@ from ntre_deploy.export.openvino import READS, check_available, describe
 from ntre_deploy.export.quantise import Contents, build_int8, draw_calibration
 from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.export.verify import Case, dataset_cases, random_cases, verify
+from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
@@ -129,7 +129,7 @@ def export_bundle(
             engine = segmenter.engine
             progress(f"verifying {engine.name} {engine.precision} against PyTorch")
             # the ranges of int8 are those of photos: noise lies outside, and proves nothing
-            fitting = [case for case in cases if engine.precision != "int8" or case.kind != "random"]
+            fitting = [case for case in cases if engine.precision != "int8" or case.kind != NOISE]
             verification.append(verify(segmenter, reference, fitting))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ntre_deploy.export.elimination import do_mask, do_prototype
 from ntre_deploy.export.fold import constant, fold_batchnorm
 from ntre_deploy.export.linear import adaptive_pool, resize_chain
-from ntre_deploy.export.prior import normalise, prior
+from ntre_deploy.export.prior import Prior, normalise
 from ntre_deploy.export.prototypes import FoldedMerge
 from ntre_deploy.model.ntrenet import NTRENet, Stage
 
@@ -150,6 +150,7 @@ class QueryGraph(nn.Module):
         self.dtype, self.width, self.feature = dtype, config.width, f3
         self.backbone = fold_batchnorm(model.backbone).to(dtype)
         self.features = Features(fold_batchnorm(model.down_query), f2, f3).to(dtype)
+        self.prior = Prior(dtype)
         self.bg_merge: FoldedMerge | None = None
         if model.bgmm is not None:
             self.bg_merge = FoldedMerge(model.bgmm.merge, config.width, config.bg_channels)
@@ -184,7 +185,7 @@ class QueryGraph(nn.Module):
         """Everything behind the backbone; shapes as in `forward`."""
         q = self.features(f2, f3)  # [B, C, h, w]
         b, n = q.shape[0], prototypes.shape[0]
-        prior_maps = prior(f4, keys, self.dtype)  # [B, N, h, w]
+        prior_maps = self.prior(f4, keys)  # [B, N, h, w]
         prototypes = prototypes.to(self.dtype)
         background: Tensor | None = None
         if self.bg_merge is not None:

@@ -29,14 +29,17 @@ class Tolerance(NamedTuple):
 
     pixels: float  # least share of equal pixels at the image's own size
     logits: float  # most of max |a - b| / max |b|
+    noise: float  # as `pixels`, on noise: a trained network is undecided there, and rounding decides for it
 
 
+# kind of the cases of noise
+NOISE = "random"
 TOLERANCES = {
-    "fp32": Tolerance(0.999, 0.05),
-    "fp16": Tolerance(0.98, 0.2),
-    "bf16": Tolerance(0.97, 0.3),
+    "fp32": Tolerance(0.999, 0.05, 0.999),
+    "fp16": Tolerance(0.98, 0.2, 0.9),
+    "bf16": Tolerance(0.97, 0.3, 0.8),
     # only against what is grossly wrong: `quantise.ALLOWED` judges int8, over more episodes
-    "int8": Tolerance(0.9, 1.0),
+    "int8": Tolerance(0.9, 1.0, 0.0),
 }
 
 
@@ -83,7 +86,7 @@ def random_cases(seed: int, side: int = 200) -> list[Case]:
     cases = []
     for shots in (1, 2):
         supports = [(noise(side, side + 40), blob(side, side + 40)) for _ in range(shots)]
-        cases.append(Case("random", noise(side + 40, side), supports))
+        cases.append(Case(NOISE, noise(side + 40, side), supports))
     return cases
 
 
@@ -135,10 +138,11 @@ def verify(segmenter: Segmenter, reference: FullNetwork, cases: Sequence[Case]) 
     tolerance = TOLERANCES.get(precision, TOLERANCES["fp16"])
     differences = [compare(segmenter, reference, case) for case in cases]
     for d in differences:
-        if not (d.pixels >= tolerance.pixels and d.logits <= tolerance.logits):  # NaN fails
+        demanded = tolerance.noise if d.kind == NOISE else tolerance.pixels
+        if not (d.pixels >= demanded and d.logits <= tolerance.logits):  # NaN fails
             raise GateError(
                 f"The exported {precision} graph differs from PyTorch on {d.kind} input ({d.shots} shots): "
-                f"{d.pixels:.2%} of the pixels equal ({tolerance.pixels:.1%} demanded), logits off by {d.logits:.2g} "
+                f"{d.pixels:.2%} of the pixels equal ({demanded:.1%} demanded), logits off by {d.logits:.2g} "
                 f"(at most {tolerance.logits:.2g}). No bundle was written; please report this with the checkpoint."
             )
     return {

@@ -1,24 +1,11 @@
 """The ablation: what it tests on was never shown in training, and its figures follow from the counts."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "ablation"
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import one another by plain names, which must not stay behind."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(FOLDER)):
-            del sys.modules[name]
+FOLDER = "ablation"
 
 
 class Photos:

@@ -120,7 +120,7 @@ def test_an_export_that_does_not_verify_exits_with_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exports_from(tiny.bundle)
-    monkeypatch.setitem(verify.TOLERANCES, "fp32", Tolerance(1.0, 1e-12))
+    monkeypatch.setitem(verify.TOLERANCES, "fp32", Tolerance(1.0, 1e-12, 1.0))
     message = refused("export", tiny.checkpoint, "--out", "x.ntre", code=1)
     assert "differs from PyTorch" in message
     assert "1e-12" in message

@@ -49,7 +49,7 @@ def test_the_self_test_is_the_pytorch_networks_answer(exported: Path, tiny_check
 def test_a_failed_verification_leaves_no_bundle(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(verification.TOLERANCES, "fp32", verification.Tolerance(1.0, 1e-12))
+    monkeypatch.setitem(verification.TOLERANCES, "fp32", verification.Tolerance(1.0, 1e-12, 1.0))
     with pytest.raises(GateError, match="differs from PyTorch"):
         export_bundle(tiny_checkpoint, tmp_path / "x.ntre", ExportOptions())
     assert not list(tmp_path.iterdir())
