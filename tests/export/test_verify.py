@@ -24,7 +24,7 @@ def test_rounding_may_decide_noise_but_not_photos(monkeypatch: pytest.MonkeyPatc
     assert judged(monkeypatch, precision, NOISE, 0.92, 0.08)["cases"][0]["pixels"] == 0.92
     with pytest.raises(GateError, match=r"photos input \(1 shots\): 92.00% of the pixels equal \(9[78].0% demanded"):
         judged(monkeypatch, precision, "photos", 0.92, 0.08)
-    with pytest.raises(GateError, match="logits off by 0.5"):
+    with pytest.raises(GateError, match=r"logits off by 0.5"):
         judged(monkeypatch, precision, NOISE, 0.92, 0.5)
 
 
