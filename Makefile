@@ -4,9 +4,11 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 # torchvision needs a torch of its own version, which is far larger than the one of $(VENV)
 VISION := $(VENV)-torchvision
+# apart as well: with OpenVINO and NNCF in the process of the whole suite, it once ended in a segmentation fault
+OPENVINO := $(VENV)-openvino
 SOURCES := $(shell find ntre_deploy export -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-torchvision lint format clean
+.PHONY: demo test test-torchvision test-openvino lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
@@ -16,6 +18,9 @@ test: $(VENV)/.installed
 
 test-torchvision: $(VISION)/.installed
 	$(abspath $(VISION))/bin/pytest -m torchvision
+
+test-openvino: $(OPENVINO)/.installed
+	$(abspath $(OPENVINO))/bin/pytest -m openvino
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -29,21 +34,23 @@ format: $(VENV)/.installed
 
 $(VENV)/.dependencies: EXTRAS := cpu,export,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
+$(OPENVINO)/.dependencies: EXTRAS := cpu,export,openvino,int8,dev
+$(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
 $(VISION)/.dependencies: EXTRAS := cpu,export,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt
 
-$(VENV)/.dependencies $(VISION)/.dependencies: %/.dependencies: pyproject.toml constraints.txt constraints-torchvision.txt
+$(VENV)/.dependencies $(VISION)/.dependencies $(OPENVINO)/.dependencies: %/.dependencies: pyproject.toml constraints.txt constraints-torchvision.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $*
 	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '.[$(EXTRAS)]'
 	touch $@
 
 # setuptools would pack what an earlier build left behind
-$(VENV)/.installed $(VISION)/.installed: %/.installed: %/.dependencies $(SOURCES)
+$(VENV)/.installed $(VISION)/.installed $(OPENVINO)/.installed: %/.installed: %/.dependencies $(SOURCES)
 	rm -rf build
 	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	rm -rf build
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VISION) build demo_out *.egg-info
+	rm -rf $(VENV) $(VISION) $(OPENVINO) build demo_out *.egg-info

@@ -15,7 +15,10 @@ from ntre_deploy.runtime.engines import openvino
 FOLDER = "cpu"
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / FOLDER
 
-needs_openvino = pytest.mark.skipif(openvino.unavailable() is not None, reason=openvino.unavailable() or "")
+pytestmark = [
+    pytest.mark.openvino,
+    pytest.mark.skipif(openvino.unavailable() is not None, reason=openvino.unavailable() or ""),
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,6 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@needs_openvino
 def test_every_layer_belongs_to_its_part(exported: Path, tiny_checkpoint: Path) -> None:
     import onnx
     from parts import named_parts, upper_modules
@@ -58,7 +60,6 @@ def test_every_layer_belongs_to_its_part(exported: Path, tiny_checkpoint: Path) 
     assert len(products) == 1, "the similarities of all keys are one product"
 
 
-@needs_openvino
 def test_what_an_engine_put_in_counts_for_the_layer_before_it() -> None:
     from parts import shares
 
@@ -67,7 +68,6 @@ def test_what_an_engine_put_in_counts_for_the_layer_before_it() -> None:
     assert shares(spent, parts) == {"backbone": 0.75, "layer 4": 0.0, "prior": 0.0, "head": 0.25}
 
 
-@needs_openvino
 def test_both_engines_profile_every_part(exported: Path, tiny_checkpoint: Path) -> None:
     from parts import PARTS, named_parts, onnxruntime_shares, openvino_shares, torch_shares, upper_modules
 
@@ -91,7 +91,6 @@ def test_both_engines_profile_every_part(exported: Path, tiny_checkpoint: Path) 
         assert all(found[name] > 0 for name in PARTS), found
 
 
-@needs_openvino
 def test_the_operations_are_those_of_the_layers(tiny_checkpoint: Path) -> None:
     from limits import query_operations
 
@@ -105,7 +104,6 @@ def test_the_operations_are_those_of_the_layers(tiny_checkpoint: Path) -> None:
     assert one < two < 2 * one, "the backbone runs once for all classes"
 
 
-@needs_openvino
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["speed", "photo", "scale"])
 def test_the_commands_write_what_they_show(full: Path, tmp_path: Path, name: str) -> None:
@@ -131,8 +129,6 @@ def test_the_commands_write_what_they_show(full: Path, tmp_path: Path, name: str
 
 
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
-    if openvino.unavailable():
-        pytest.skip(openvino.unavailable() or "")
     done = command("speed", str(tmp_path), "--out", str(tmp_path / "x.json"))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -20,6 +20,7 @@ def test_the_exporter_and_the_engine_know_the_same_precisions() -> None:
     assert tuple(READS) == openvino.PRECISIONS
 
 
+@pytest.mark.openvino
 @needs_openvino
 @needs_bf16
 @pytest.mark.slow
@@ -40,6 +41,7 @@ def test_openvino_adds_proof_and_no_files(tiny_checkpoint: Path, tmp_path: Path)
     assert Segmenter.load(out).reason.startswith("openvino bf16")
 
 
+@pytest.mark.openvino
 @needs_openvino
 def test_bf16_is_refused_where_it_cannot_be_verified(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

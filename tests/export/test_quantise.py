@@ -69,6 +69,7 @@ def test_a_set_of_one_class_or_of_few_images_is_refused(scenes: int, words: str)
     assert "--calibrate-on" in str(caught.value)
 
 
+@pytest.mark.openvino
 @needs_nncf
 def test_a_set_that_cannot_be_used_is_refused_before_anything_is_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
     options = ExportOptions(precisions=("int8",), calibrate_on=ProceduralDataset(5, 25))
@@ -93,6 +94,7 @@ def test_every_convolution_is_in_one_group_of_its_part(fp32: Contents) -> None:
     assert len(parts["initial"]) == 6, "two in each of the three stages"
 
 
+@pytest.mark.openvino
 @needs_nncf
 def test_convolutions_are_quantised_per_channel_and_nothing_else(
     fp32: Contents, inputs: dict[str, module.Inputs], tmp_path: Path
@@ -112,6 +114,7 @@ def test_convolutions_are_quantised_per_channel_and_nothing_else(
     assert found_precision(tmp_path / "q.onnx") == "int8"
 
 
+@pytest.mark.openvino
 @needs_nncf
 def test_groups_that_are_kept_stay_as_they_are(fp32: Contents, inputs: dict[str, module.Inputs]) -> None:
     parts = groups(onnx.load_model_from_string(fp32["query"]))
@@ -147,6 +150,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_group", coarse)
 
 
+@pytest.mark.openvino
 @needs_nncf
 def test_everything_is_quantised_where_that_costs_little(
     fp32: Contents, inputs: dict[str, module.Inputs], few: None
@@ -156,6 +160,7 @@ def test_everything_is_quantised_where_that_costs_little(
     assert result.cost.agreement > 0.999
 
 
+@pytest.mark.openvino
 @needs_nncf
 @pytest.mark.slow
 def test_the_groups_that_cost_most_are_kept_and_no_others(
@@ -172,6 +177,7 @@ def test_the_groups_that_cost_most_are_kept_and_no_others(
     assert not quantised(result.contents["query"]) & set(parts["head"])
 
 
+@pytest.mark.openvino
 @needs_nncf
 @pytest.mark.slow
 def test_where_every_group_costs_too_much_there_is_no_int8(
@@ -184,6 +190,7 @@ def test_where_every_group_costs_too_much_there_is_no_int8(
 # --- the whole way
 
 
+@pytest.mark.openvino
 @needs_nncf
 @pytest.mark.slow
 def test_an_int8_bundle_says_what_it_was_calibrated_on_and_runs(tmp_path: Path) -> None:

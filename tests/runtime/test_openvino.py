@@ -24,7 +24,10 @@ from ntre_deploy.runtime.manifest import MANIFEST
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory
 
-pytestmark = pytest.mark.skipif(openvino.unavailable() is not None, reason=openvino.unavailable() or "")
+pytestmark = [
+    pytest.mark.openvino,
+    pytest.mark.skipif(openvino.unavailable() is not None, reason=openvino.unavailable() or ""),
+]
 needs_bf16 = pytest.mark.skipif(not cpu.native_bf16(), reason="this processor has no bf16 instructions")
 
 Shot = tuple[np.ndarray, np.ndarray]
