@@ -18,8 +18,9 @@ Float = NDArray[np.float32]
 FORMAT = "ntre-support"
 VERSION = 1
 _KEY = "ntre"
-# few distinct sizes of the key axis mean few shapes for an engine to plan for
-_KEY_SIZES = (64, 128, 256, 512, 1024, 2048)
+# few distinct sizes of the key axis mean few shapes for an engine to plan for; four to an octave pad 13 % on average
+# of one shot (COCO photos at 473), where powers of two pad 81 %: 64, 80, 96, 112, 128, 160, ...
+_KEY_SIZES = tuple(quarter << octave for octave in range(4, 10) for quarter in (4, 5, 6, 7))
 # no key is negative, so the query graph knows padding by it
 _NO_SHOT = -1.0
 

@@ -200,7 +200,7 @@ def test_stacking_pads_columns_with_zeros_and_shots_with_minus_one() -> None:
     one, three = memory(5), memory(1, 70, 3, name="spoon")
     prototypes, keys = stack_memories([one, three])
     assert prototypes.shape == (2, 5)
-    assert keys.shape == (2, 3, 7, 128)
+    assert keys.shape == (2, 3, 7, 80)
     assert keys.dtype == np.float32
     np.testing.assert_array_equal(prototypes[1], three.prototype)
     for n, item in enumerate((one, three)):
@@ -213,6 +213,6 @@ def test_stacking_pads_columns_with_zeros_and_shots_with_minus_one() -> None:
             assert not keys[n, k, :, wanted.shape[1] :].any()
 
 
-@pytest.mark.parametrize(("columns", "width"), [(1, 64), (64, 64), (65, 128), (2048, 2048), (2049, 2049), (3600, 3600)])
+@pytest.mark.parametrize(("columns", "width"), [(1, 64), (64, 64), (65, 80), (2048, 2048), (2049, 2560), (3600, 3600)])
 def test_the_width_of_the_keys_takes_few_values(columns: int, width: int) -> None:
     assert stack_memories([memory(columns)])[1].shape == (1, 1, 7, width)
