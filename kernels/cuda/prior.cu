@@ -147,8 +147,7 @@ __device__ __forceinline__ void best(const half* rows, const half* keys, int cha
     }
   }
 
-  wait_copies<0>();
-  __syncthreads();  // the stages are free: the four warps of a row meet in them
+  __syncthreads();  // the last copies are long done, and the stages free: the four warps of a row meet in them
   float* const meet = reinterpret_cast<float*>(stage_a[0]);  // [4, kTile]
 #pragma unroll
   for (int m = 0; m < 4; ++m) {

@@ -62,6 +62,22 @@ bool release(unsigned first, unsigned end, State barrier) {
   return any;
 }
 
+// Runs the warp whose first thread this is until it waits for other warps or is done; false if it did already.
+bool run_warp(unsigned first, unsigned count, bool reversed) {
+  const unsigned end = first + kLanes < count ? first + kLanes : count;
+  bool moved = false;
+  do {
+    for (unsigned i = first; i < end; ++i) {
+      running = reversed ? end - 1 - (i - first) : i;
+      if (fibres[running].state != State::kReady) continue;
+      current = &fibres[running].thread;
+      swapcontext(&scheduler, &fibres[running].context);
+      moved = true;
+    }
+  } while (release(first, end, State::kWarp));
+  return moved;
+}
+
 bool run_block(unsigned count, bool reversed) {
   for (unsigned i = 0; i < count; ++i) {
     Fibre& fibre = fibres[i];
@@ -74,21 +90,14 @@ bool run_block(unsigned count, bool reversed) {
     fibre.context.uc_link = &scheduler;
     makecontext(&fibre.context, enter, 0);
   }
+  // A warp runs as far as it can before the next one starts, so what lacks a barrier meets the others' old data.
   for (;;) {
     bool moved = false, all_done = true;
-    for (unsigned i = 0; i < count; ++i) {
-      running = reversed ? count - 1 - i : i;
-      if (fibres[running].state == State::kReady) {
-        current = &fibres[running].thread;
-        swapcontext(&scheduler, &fibres[running].context);
-        moved = true;
-      }
+    for (unsigned i = 0; i < count; i += kLanes) {
+      moved = run_warp(reversed ? (count - 1) / kLanes * kLanes - i : i, count, reversed) || moved;
     }
     for (unsigned i = 0; i < count; ++i) all_done = all_done && fibres[i].state == State::kDone;
     if (all_done) return true;
-    for (unsigned i = 0; i < count; i += kLanes) {
-      moved = release(i, i + kLanes < count ? i + kLanes : count, State::kWarp) || moved;
-    }
     moved = release(0, count, State::kBlock) || moved;
     if (!moved) return false;
   }
