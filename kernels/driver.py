@@ -39,7 +39,7 @@ class CudaDriver:
         try:
             self._call(cuda.cuInit, 0)
         except RuntimeError as error:  # what the bindings raise where there is no libcuda
-            raise EngineError(f"The CUDA driver cannot be loaded: {error} Install NVIDIA's driver.") from error
+            raise EngineError("libcuda was not found; install NVIDIA's driver, or use an engine of the CPU.") from error
         self._device = self._call(cuda.cuDeviceGet, device)
         self._context = self._call(cuda.cuDevicePrimaryCtxRetain, self._device)
         self._call(cuda.cuCtxSetCurrent, self._context)
