@@ -17,12 +17,8 @@ from pathlib import Path
 
 from ntre_deploy.errors import EngineError, NtreError
 from ntre_deploy.files import atomic_folder
+from ntre_deploy.kernels.sources import BASES, PTX, SOURCES, ptx_name
 
-HERE = Path(__file__).resolve().parent
-SOURCES = HERE / "cuda"
-PTX = HERE / "ptx"
-# the architectures whose PTX is carried; only the prior has instructions that SM75 lacks
-BASES = {"labels": (75,), "pooling": (75,), "prepare": (75,), "prior": (75, 80)}
 PTX_VERSION = "7.0"
 FLAGS = ("-std=c++17", "-O3", "-Werror", "all-warnings")
 
@@ -33,11 +29,6 @@ def sources_digest() -> str:
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def ptx_name(source: str, base: int) -> str:
-    """File name of the PTX of one source for the architectures from `base` on."""
-    return f"{source}.sm_{base}.ptx"
 
 
 def compile_ptx(nvcc: str, source: str, base: int) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ntre_deploy.errors import EngineError, InputError
-from ntre_deploy.kernels.build import BASES, PTX, ptx_name
 from ntre_deploy.kernels.driver import Driver
+from ntre_deploy.kernels.sources import OLDEST, ptx_for
 
 # 32-bit products of positions and sizes stay below 2^31 up to here
 MAX_INPUT = 16_383
@@ -93,7 +93,7 @@ class Kernels:
         self._capability = 10 * capability[0] + capability[1]
         self._multiprocessors = multiprocessors
         self._functions: dict[str, Any] = {}
-        if self._capability < min(base for bases in BASES.values() for base in bases):
+        if self._capability < OLDEST:
             raise EngineError(
                 f"The kernels need compute capability 7.5 or later; this device has {capability[0]}.{capability[1]}."
                 " Use another engine of the bundle."
@@ -256,8 +256,7 @@ class Kernels:
         arguments: "list[ctypes._SimpleCData[Any]]",
     ) -> None:
         if name not in self._functions:
-            base = max(base for base in BASES[source] if base <= self._capability)
-            self._functions[name] = self._driver.load((PTX / ptx_name(source, base)).read_bytes(), name)
+            self._functions[name] = self._driver.load(ptx_for(source, self._capability), name)
         self._driver.launch(self._functions[name], grid, block, arguments, stream)
 
 

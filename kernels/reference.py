@@ -17,8 +17,8 @@ _PRIOR_EPSILON = np.float32(1e-7)
 def prepare(image: Pixels, box: Box, colours: Colours) -> Float:
     """Letterbox and normalise as `runtime.image.prepare_image`, with OpenCV's resize written out.
 
-    OpenCV 5 on x86 gives the same grey levels.  Other builds of it use other vector code for the same weights and may
-    round one level apart, 1 / std of the result.
+    OpenCV 4.12 and 5.0 on x86 give the same grey levels, every one.  Builds for other processors may use other vector
+    code for the same weights and round one level apart: 1 / std of the result.
 
     Args:
         image: uint8 RGB [height, width, 3].

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.build import SOURCES
 from ntre_deploy.kernels.driver import Arguments, CudaDriver, Dim3
 from ntre_deploy.kernels.launch import Kernels
+from ntre_deploy.kernels.sources import SOURCES
 
 EMULATOR = Path(__file__).parent / "emulator"
 # beyond every array; a kernel that writes there is found out

@@ -10,7 +10,7 @@ import pytest
 
 from ntre_deploy.errors import EngineError
 from ntre_deploy.kernels import build
-from ntre_deploy.kernels.build import BASES, PTX, SOURCES, ptx_name
+from ntre_deploy.kernels.sources import BASES, PTX, SOURCES, ptx_name
 
 FILES = [(source, base) for source, bases in BASES.items() for base in bases]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.build import PTX, ptx_name
 from ntre_deploy.kernels.driver import Arguments, CudaDriver, Dim3
 from ntre_deploy.kernels.launch import Kernels, PriorShape
+from ntre_deploy.kernels.sources import PTX, ptx_name
 
 
 class Recorder:

@@ -5,24 +5,68 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ntre_deploy.kernels.launch import Kernels
 from ntre_deploy.runtime.image import InputSpec, Letterbox, label_map, prepare_image
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "kernels"
 
 
 @pytest.fixture
-def baselines(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script's module, under a plain name that must not stay behind."""
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script's cases, under plain names that must not stay behind."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    import baselines
+    import cases
 
-    yield baselines
-    del sys.modules["baselines"]
+    yield cases
+    for name in ("cases", "baselines"):
+        del sys.modules[name]
+
+
+@pytest.fixture
+def baselines(scripts: ModuleType) -> ModuleType:
+    return scripts.baselines
+
+
+@pytest.fixture
+def on_cpu(emulated: Any) -> Kernels:
+    """The kernels in the emulator: a tensor's address on the CPU is one that they can use."""
+    emulated.reversed = False
+    return Kernels(emulated, emulated.capability, emulated.multiprocessors)
+
+
+def check(case: Any) -> None:
+    case.out.fill_(9)
+    case.kernel(0)
+    assert case.disagreement() < 1e-3
+    case.out.add_(1)  # the check can fail
+    assert case.disagreement() > 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (1080, 1920)])
+def test_the_preparation_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernels, height: int, width: int) -> None:
+    check(scripts.prepare_case(on_cpu, "cpu", height, width))
+
+
+@pytest.mark.parametrize("classes", [1, 10])
+def test_the_labels_agree_with_pytorch(scripts: ModuleType, on_cpu: Kernels, classes: int) -> None:
+    check(scripts.labels_case(on_cpu, "cpu", 480, 640, classes))
+
+
+@pytest.mark.parametrize("classes", [1, 10])
+def test_the_pooling_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernels, classes: int) -> None:
+    check(scripts.pooling_case(on_cpu, "cpu", classes))
+
+
+def test_the_prior_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "FEATURE", 20)
+    monkeypatch.setattr(scripts, "CHANNELS", 128)
+    check(scripts.prior_case(on_cpu, "cpu", classes=2, shots=2, keys=256))
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (300, 200)])
