@@ -8,12 +8,16 @@ from torch.nn import functional as F
 from ntre_deploy.runtime.image import InputSpec, Letterbox, back_map
 
 
-def prepare(image: Tensor, box: Letterbox, spec: InputSpec, dtype: torch.dtype) -> Tensor:
+def colours(spec: InputSpec, device: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, [3, 1, 1]: made beforehand, because a graph cannot capture a copy from the host."""
+    return torch.tensor(spec.mean, device=device).view(3, 1, 1), torch.tensor(spec.std, device=device).view(3, 1, 1)
+
+
+def prepare(image: Tensor, box: Letterbox, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 [H, W, 3] -> [3, size, size]; without OpenCV's rounding to whole grey levels between resize and scaling."""
     planes = image.permute(2, 0, 1)[None].float()
     inner = (box.inner_height, box.inner_width)
     planes = F.interpolate(planes, inner, mode="bilinear", align_corners=False, antialias=box.averages)[0]
-    mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (spec.mean, spec.std))
     out = (planes - mean) / std
     return F.pad(out, (0, box.size - box.inner_width, 0, box.size - box.inner_height)).to(dtype)
 

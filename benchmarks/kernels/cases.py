@@ -64,7 +64,14 @@ def prepare_case(kernels: Kernels, device: str, height: int, width: int) -> Case
 
     sizes = {"height": height, "width": width, "input": spec.size}
     tolerance = 2 / min(spec.std)  # PyTorch keeps fractions of a grey level
-    return Case("prepare", sizes, kernel, partial(baselines.prepare, image, box, spec, torch.float16), out, tolerance)
+    return Case(
+        "prepare",
+        sizes,
+        kernel,
+        partial(baselines.prepare, image, box, *baselines.colours(spec, device), torch.float16),
+        out,
+        tolerance,
+    )
 
 
 def labels_case(kernels: Kernels, device: str, height: int, width: int, classes: int) -> Case:

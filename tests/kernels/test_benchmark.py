@@ -74,7 +74,7 @@ def test_the_side_of_pytorch_prepares_as_the_runtime(baselines: ModuleType, heig
     ramp = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
     spec = InputSpec(129)
     expected, box = prepare_image(ramp, spec)
-    got = baselines.prepare(torch.from_numpy(ramp), box, spec, torch.float32).numpy()
+    got = baselines.prepare(torch.from_numpy(ramp), box, *baselines.colours(spec, "cpu"), torch.float32).numpy()
     # a ramp, so that the two ways to average differ little: a grey level and a half
     assert np.abs(got - expected).max() < 1.5 / min(spec.std)
 
