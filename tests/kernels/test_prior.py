@@ -68,7 +68,7 @@ def test_the_kernel_is_the_reference_and_the_graph(
     assert pixels == 1 or got.max() > 0.5
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     images=st.integers(1, 2), classes=st.integers(1, 3), shots=st.integers(1, 3), channels=st.integers(1, 70),
     pixels=st.integers(1, 140), keys=st.integers(1, 140), extra=st.integers(0, 40), half=st.booleans(),
