@@ -54,6 +54,11 @@ class Letterbox:
     inner_height: int
     inner_width: int
 
+    @property
+    def averages(self) -> bool:
+        """Whether pixels are averaged on the way in, rather than interpolated."""
+        return self.size / max(self.height, self.width) < _AREA_BELOW
+
     @classmethod
     def fit(cls, height: int, width: int, size: int) -> "Letterbox":
         """The largest fit with the aspect ratio kept; a side never falls below one pixel."""
@@ -89,8 +94,7 @@ def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
     """
     image = check_image(image)
     box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
-    shrink = spec.size / max(box.height, box.width)
-    method = cv2.INTER_AREA if shrink < _AREA_BELOW else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if box.averages else cv2.INTER_LINEAR
     small = cv2.resize(image, (box.inner_width, box.inner_height), interpolation=method)
     out = np.zeros((3, spec.size, spec.size), np.float32)
     inner = out[:, : box.inner_height, : box.inner_width]
