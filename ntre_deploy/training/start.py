@@ -68,8 +68,8 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
                 f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "
                 f"({ours[different[0]]}); of [model], only {', '.join(_FREE)} may change to start from its weights."
             )
-        wanted = model.state_dict()
-        fill(model, {k: v for k, v in before.state_dict().items() if k in wanted}, f"Checkpoint {start}")
+        own = model.state_dict()
+        fill(model, {k: v for k, v in before.state_dict().items() if k in own}, f"Checkpoint {start}")
         return model
     if init is None:
         # the layers' own start values are too small to train a backbone without BatchNorm from scratch
