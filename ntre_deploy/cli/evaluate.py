@@ -104,7 +104,8 @@ def command(
         opened = _bundle(target, engine or "auto", precision, threads, protocol)
     else:
         opened = _checkpoint(target, threads, protocol)
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, default_count=1000, quiet=as_json)
+    left_out: list[str] = []
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, 1000, quiet=as_json, warn=left_out.append)
     data, drawn = _released_episodes(draw) if protocol == "released" else open_episodes(draw)
     before = environment(threads)
     with counting(len(drawn.episodes), "evaluating", as_json) as advance:
@@ -120,6 +121,7 @@ def command(
         command=shlex.join(["ntre", *sys.argv[1:]]),
         protocol=protocol,
     )
+    report["warnings"] += left_out
     written = write_report(out, report, found, drawn) if out is not None else {}
     if as_json:
         print_json(report)

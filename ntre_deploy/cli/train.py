@@ -45,13 +45,16 @@ def command(
     from ntre_deploy.files import check_folder
     from ntre_deploy.training.config import read_config, with_options
     from ntre_deploy.training.distributed import Processes
-    from ntre_deploy.training.start import provenance, start_model, validation
-    from ntre_deploy.training.trainer import LAST, Trainer
+    from ntre_deploy.training.start import check_start, provenance, start_model, validation
+    from ntre_deploy.training.trainer import LAST, STATE, Trainer
 
     options = with_options(read_config(config), "data", dataset=dataset, fold=fold, shots=shots)
     options = with_options(with_options(options, "run", seed=seed), "optimiser", steps=steps)
     if init is not None and start_from is not None:
         raise InputError("--init takes a backbone and --start all weights of a checkpoint; give one of them.")
+    # a run that goes on has its weights in its own state
+    if not (out / STATE).exists():
+        check_start(options, init, start_from)
     model = start_model(options, init, start_from)
     check_folder(out)
     # without the folders: they belong to this machine, and checkpoints travel

@@ -48,6 +48,20 @@ def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], flo
     return lambda model: evaluate(NetworkRun(FullNetwork(model, spec)), dataset, episodes).miou
 
 
+def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> None:
+    """See that a backbone which is not trained comes from somewhere.
+
+    Raises:
+        InputError: it would keep its random weights.
+    """
+    if config.run.backbone != "finetune" and init is None and start is None:
+        raise InputError(
+            f'The backbone is not trained (run.backbone = "{config.run.backbone}") and has no weights to start from; '
+            f"give some with --init CHECKPOINT (`ntre import-weights torchvision:{config.model.backbone} OUT` makes "
+            'one) or --start CHECKPOINT, or train it with run.backbone = "finetune" in the config.'
+        )
+
+
 def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> NTRENet:
     """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or the weights of `start`.
 

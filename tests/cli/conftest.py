@@ -40,6 +40,7 @@ workers = 0
 batch = 2
 steps = 4
 [run]
+backbone = "finetune"
 log_every = 1
 save_every = 2
 validate_episodes = 2
