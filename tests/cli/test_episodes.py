@@ -63,7 +63,9 @@ def folder(here: Path) -> str:
 _LEFT_OUT = "1 class of folder:set left out, with fewer than the 2 images that 1 shots and a query need: 'rare' 1"
 
 
-def test_a_class_with_too_few_images_is_left_out_with_a_warning(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_with_too_few_images_is_left_out_with_a_warning(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, drawn = open_episodes(Draw(folder, count=4))
     assert {e.class_name for e in drawn.episodes} == {"often"}
     assert capsys.readouterr().err == f"warning: {_LEFT_OUT}\n"

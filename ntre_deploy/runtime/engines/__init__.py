@@ -79,6 +79,17 @@ def available_engines() -> dict[str, str | None]:
     return {name: kind.unavailable() for name, kind in _ENGINES.items()}
 
 
+def engine_unavailable(name: str) -> str | None:
+    """Why this machine cannot run an engine, or None."""
+    return _ENGINES[name].unavailable()
+
+
+def engine_best(name: str) -> str | None:
+    """The precision without calibration that an engine runs best on this machine; None where it has none here."""
+    kind = _ENGINES[name]
+    return next((p for p in kind.precisions if p != "int8" and not kind.lacks(p) and not kind.unwise(p)), None)
+
+
 def engine_precisions(bundle: Bundle, name: str) -> list[str]:
     """Precisions in which a bundle holds the files of an engine, in the manifest's order."""
     return bundle.precisions(_ENGINES[name].files)
@@ -168,7 +179,9 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "available_engines",
+    "engine_best",
     "engine_precisions",
+    "engine_unavailable",
     "open_engine",
     "precision_unavailable",
 ]
