@@ -41,6 +41,6 @@ def command(
         split = None if origin["fold"] is None else origin["split"]
         novel = Draw(SCENES, None, 1, count, 0, origin["fold"], split)
         segmenter = Segmenter.load(out / "demo.ntre", "onnx-cpu", threads=threads)
-        segment.segment_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
+        segment.run_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
         print("3/3 measure against PyTorch")
         bench.run(out / "demo.ntre", checkpoint, novel, rounds=3, threads=threads, out=out, pictures=6)
