@@ -14,22 +14,42 @@ if TYPE_CHECKING:
     from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.data.episodes import EpisodeSet
 
+PANEL = "Episodes"
 DatasetOption = Annotated[
     str,
     typer.Option(
-        "--dataset", metavar="SPEC", help="procedural[:SEED], coco:FILE.json[:IMAGES], pascal:VOC[@train], folder:PATH."
+        "--dataset",
+        metavar="SPEC",
+        help="procedural, coco:JSON, pascal:VOC@val, folder:PATH.",
+        rich_help_panel=PANEL,
     ),
 ]
 EpisodesOption = Annotated[
-    Path | None, typer.Option("--episodes", help="Episode file to run; drawn and written there if it is absent.")
+    Path | None,
+    typer.Option("--episodes", metavar="FILE", help="Episodes to run; absent, it is written.", rich_help_panel=PANEL),
 ]
 # no defaults here: an existing episode file has its own values, and one that differs must be an error
-ShotsOption = Annotated[int | None, typer.Option("--shots", min=1, help="Supports of each episode. (default: 1)")]
-CountOption = Annotated[int | None, typer.Option("--count", min=1, help="Episodes to draw. (default: 20; eval 1000)")]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw. (default: 0)")]
-FoldOption = Annotated[int | None, typer.Option("--fold", help="Draw only from the novel classes of this fold (0-3).")]
+ShotsOption = Annotated[
+    int | None,
+    typer.Option("--shots", metavar="N", min=1, help="Supports of each. (default: 1)", rich_help_panel=PANEL),
+]
+CountOption = Annotated[
+    int | None,
+    typer.Option("--count", metavar="N", min=1, help="How many. (default: 20; eval 1000)", rich_help_panel=PANEL),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, help="Of the draw. (default: 0)", rich_help_panel=PANEL),
+]
+FoldOption = Annotated[
+    int | None,
+    typer.Option("--fold", metavar="0..3", help="Only the fold's novel classes.", rich_help_panel=PANEL),
+]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="How folds are cut: contiguous or interleaved. (default: the latter)")
+    str | None,
+    typer.Option(
+        "--split", metavar="NAME", help="contiguous or interleaved. (default: the latter)", rich_help_panel=PANEL
+    ),
 ]
 
 _SPLIT = "interleaved"

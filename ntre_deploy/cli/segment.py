@@ -72,7 +72,7 @@ def command(
 ) -> None:
     """Segment photos and videos by example: give an image and mask of each class.
 
-    Example: ntre segment demo.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png -o masks
+    Example: ntre segment my.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png
     """
     _check_choice(inputs, support, memory, dataset, save_memory, write)
     from ntre_deploy.files import check_folder

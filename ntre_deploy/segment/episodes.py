@@ -8,7 +8,7 @@ import numpy as np
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
-from ntre_deploy.data.images import write_png
+from ntre_deploy.data.images import Pixels, write_png
 from ntre_deploy.files import plain_name
 from ntre_deploy.runtime.overlay import contact_sheet, overlay, palette
 from ntre_deploy.runtime.segmenter import Segmenter
@@ -31,7 +31,8 @@ def segment_episodes(
         InputError: an image that cannot be read, or an output that cannot be written.
         EngineError: the engine failed.
     """
-    results, rows, score = [], [], Score()
+    results, score = [], Score()
+    rows: list[list[Pixels]] = []
     for number, episode in enumerate(episodes.episodes):
         pairs = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
         query, truth = dataset.image(episode.query), dataset.mask(episode.query, episode.class_id)

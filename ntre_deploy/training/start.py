@@ -92,11 +92,11 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         return model
     found = load_checkpoint(init).model
-    wanted = (config.model.backbone, config.model.stem)
-    if (found.config.backbone, found.config.stem) != wanted:
+    asked = (config.model.backbone, config.model.stem)
+    if (found.config.backbone, found.config.stem) != asked:
         raise InputError(
             f"Checkpoint {init} has the backbone {found.config.backbone} ({found.config.stem} stem), the config asks "
-            f"for {wanted[0]} ({wanted[1]} stem)."
+            f"for {asked[0]} ({asked[1]} stem)."
         )
     model.backbone.load_state_dict(found.backbone.state_dict())
     return model
