@@ -27,9 +27,11 @@ def command(
 
     Example: ntre demo --out demo_out
     """
+    from ntre_deploy.files import check_folder
     from ntre_deploy.model.checkpoint import load_checkpoint
     from ntre_deploy.runtime.segmenter import Segmenter
 
+    check_folder(out)
     with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
         if not checkpoint.is_file():
             raise InputError(f"This installation lacks the demo model ({checkpoint}); reinstall ntre_deploy.")

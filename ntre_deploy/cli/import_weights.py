@@ -38,7 +38,7 @@ def command(
     """
     one_of(form, ("released", "paper"), "Form")
     if out.suffix != ".safetensors":
-        raise InputError(f"Checkpoint name {out.name} must end in .safetensors.")
+        raise InputError(f"Checkpoint name {out.name} must end in .safetensors, for example {out.stem}.safetensors.")
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another OUT or pass --force to replace it.")
     try:

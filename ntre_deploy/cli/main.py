@@ -168,7 +168,8 @@ def _given(names: list[str]) -> str | None:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    extras = {"torch": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu"}
+    extras = {"onnxruntime": "cpu", "openvino": "openvino", "nncf": "int8"}
+    extras |= dict.fromkeys(("torch", "onnx", "onnxscript"), "export")
     name = (error.name or "").partition(".")[0]
     if name in extras:
         return f"error: this command needs {name}, which is not installed: pip install 'ntre_deploy[{extras[name]}]'"

@@ -32,7 +32,7 @@ def _files(folder: Path, opened: list[Bundle]) -> Iterator[Finding]:
         for entry in bundle.manifest.files:
             bundle.read(entry)
     except InputError as error:
-        yield Finding("bundle", "bundle", "problem", str(error), _AGAIN)
+        yield Finding("bundle", "bundle", "problem", str(error))  # which tells what to do
         return
     opened.append(bundle)
     manifest = bundle.manifest

@@ -34,10 +34,10 @@ def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
     """
     top = int(labels.max(initial=0))
     colours = palette(max(top, 1))
-    out = image.copy()
-    inside = labels > 0
-    tint = colours[labels][inside].astype(np.float32)
-    out[inside] = (image[inside] * (1 - opacity) + tint * opacity).astype(np.uint8)
+    # OpenCV draws into arrays without negative strides
+    out = np.array(image, order="C")
+    tint = np.take(colours, labels, axis=0)
+    cv2.copyTo(cv2.addWeighted(out, 1 - opacity, tint, opacity, 0), (labels > 0).view(np.uint8), out)
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for label in range(1, top + 1):
         region = (labels == label).astype(np.uint8)

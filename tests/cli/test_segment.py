@@ -1,6 +1,7 @@
 """`ntre segment` for people: folders, patterns and videos in; pictures, videos, run-length codes and a page out."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -205,3 +206,26 @@ def test_a_page_shows_what_the_json_says(
         assert f"<b>{Path(result['image']).name}</b>" in text
         for share in result["shares"].values():
             assert f"{share:.1%}" in text
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_bar_over_the_frames_of_a_long_job_and_nobody_else_does(
+    tiny: SimpleNamespace,
+    support: str,
+    here: Path,
+    on_a_terminal: Callable[..., tuple[int, str, str]],
+    ntre: Callable[..., Done],
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    with write_video(here / "long.mp4", (240, 320), 10) as write:
+        for _ in range(400):
+            write(frame)
+    arguments = ("segment", tiny.bundle, "long.mp4", "-s", support, "--out", "o")
+    code, out, shown = on_a_terminal(*arguments, cwd=here)
+    assert (code, out.splitlines()[0]) == (0, "wrote o/long.overlay.mp4 (400 frames)")
+    assert "segmenting" in shown
+    assert re.search(r"━+ +\d+/400 eta", shown), shown
+    done = ntre(*arguments, "--every", "100", cwd=here)
+    assert done.returncode == 0
+    assert done.stderr.startswith("engine: ")
+    assert done.stderr.count("\n") == 1

@@ -125,7 +125,8 @@ def open_engine(
     candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
-        hint = did_you_mean(precision, in_any)
+        known = any(precision in kind.precisions for kind in _ENGINES.values())
+        hint = " `ntre export` makes it with --precision." if known else did_you_mean(precision, in_any)
         raise InputError(f"{bundle.folder} holds {', '.join(in_any) or 'no graphs'} for {name}, not {precision}.{hint}")
     passed: list[str] = []
     for candidate in candidates:
