@@ -122,7 +122,11 @@ def command(
                 item.save(save_memory / f"{item.name}.safetensors")
                 note(f"wrote {save_memory / item.name}.safetensors ({item.shots} shots)")
     if as_json:
-        print_json({"engine": segmenter.reason, "results": results})
+        from ntre_deploy.segment.outputs import COCO, PAGE
+
+        files = {"coco": COCO, "page": PAGE} if results and dataset is None else {}
+        more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
+        print_json({"engine": segmenter.reason, "results": results} | more)
         return
     note(f"engine: {segmenter.reason}")
     if dataset is not None:

@@ -4,6 +4,7 @@ Packages and drivers are tried in processes of their own (`probe`), so that one 
 report and not its end; this process needs none of them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from ntre_deploy.doctor.findings import Finding, can_run, exit_code
@@ -16,6 +17,13 @@ from ntre_deploy.doctor.probe import Probe, run_probes
 _PATIENCE = 20.0
 # the self-test of a large network on a small processor
 _BUNDLE_PATIENCE = 300.0
+
+# an engine's own check only sees whether its package could run; these say whether it does
+_PROOFS = {
+    "engine onnx-cuda": "CUDAExecutionProvider",
+    "engine onnx-cpu": "CPUExecutionProvider",
+    "engine openvino": "openvino CPU",
+}
 
 __all__ = ["Finding", "can_run", "diagnose", "exit_code"]
 
@@ -36,5 +44,17 @@ def diagnose(bundle: Path | None = None, patience: float = _PATIENCE) -> list[Fi
     report = [*machine(), *jetpack(), *found["gpu"], *found["base"], *packages(gpu), *conflicts(gpu)]
     for name in ("onnxruntime", "openvino", "tensorrt", "engines", "bundle"):
         report += found.get(name, [])
+    report = _proven(report)
     order = ("machine", "packages", "engines", "bundle")
     return sorted(report, key=lambda finding: order.index(finding.group))
+
+
+def _proven(report: list[Finding]) -> list[Finding]:
+    """The report with engines that are there but did not run the small graph as absent."""
+    failed = {f.subject: f for f in report if f.status != "ok"}
+    return [
+        replace(f, status="absent", text=f"{proof} does not run a graph", fix=failed[proof].fix)
+        if f.status == "ok" and (proof := _PROOFS.get(f.subject, "")) in failed
+        else f
+        for f in report
+    ]

@@ -13,9 +13,9 @@ KINDS = {
     "overlay": "photos with the classes drawn in",
     "video": "videos with the classes drawn in (mp4)",
     "coco": "run-length codes of all masks (coco.json)",
-    "page": "a page to look at (index.html)",
+    "page": "a page to look at (overview.html)",
 }
-COCO, PAGE = "coco.json", "index.html"
+COCO, PAGE = "coco.json", "overview.html"
 
 
 @dataclass(frozen=True)

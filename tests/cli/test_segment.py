@@ -46,12 +46,12 @@ def test_a_video_becomes_a_video_with_the_classes_drawn_in(
     done = call("segment", tiny.bundle, clip, *two, "--out", "o")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"wrote o/clip.overlay.mp4 ({_FRAMES} frames)"
-    assert {p.name for p in (here / "o").iterdir()} == {"clip.overlay.mp4", "index.html"}
+    assert {p.name for p in (here / "o").iterdir()} == {"clip.overlay.mp4", "overview.html"}
     made = Video.open(here / "o" / "clip.overlay.mp4")
     assert (made.size, made.rate, made.frames) == ((160, 200), 10.0, _FRAMES)
     differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(made.read(), Video.open(clip).read(), strict=True)]
     assert min(differences) > 3, "each frame has something drawn in"
-    assert (here / "o" / "index.html").read_text().count("data:image/jpeg") == 4
+    assert (here / "o" / "overview.html").read_text().count("data:image/jpeg") == 4
 
 
 def test_masks_of_frames_and_codes_agree_with_each_other(
@@ -201,8 +201,10 @@ def test_a_page_shows_what_the_json_says(
 ) -> None:
     done = call("segment", tiny.bundle, pictures.photos, *two, "--out", "o", "--json")
     assert done.returncode == 0, done.stderr
-    text = Path("o/index.html").read_text(encoding="utf-8")
-    for result in json.loads(done.stdout)["results"]:
+    told = json.loads(done.stdout)
+    assert set(told) == {"engine", "results", "page"}
+    text = Path(told["page"]).read_text(encoding="utf-8")
+    for result in told["results"]:
         assert f"<b>{Path(result['image']).name}</b>" in text
         for share in result["shares"].values():
             assert f"{share:.1%}" in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ntre_deploy.doctor import diagnose
 from ntre_deploy.doctor.graph import ONNX, inputs, off_by
 from ntre_deploy.doctor.probe import Probe, run_probes
 
@@ -59,6 +60,9 @@ def test_a_provider_that_gives_zeros_is_a_problem(package: Callable[[str, str], 
     found = {f.subject: f for f in run_probes([Probe("onnxruntime")])["onnxruntime"]}
     assert found["CPUExecutionProvider"].status == "problem"
     assert "off by 1.0e+00" in found["CPUExecutionProvider"].text
+    report = {f.subject: f for f in diagnose()}
+    assert report["engine onnx-cpu"].status == "absent"
+    assert report["engine onnx-cpu"].text == "CPUExecutionProvider does not run a graph"
 
 
 def test_a_half_removed_onnx_runtime_is_a_problem(package: Callable[[str, str], Path]) -> None:

@@ -31,8 +31,8 @@ def test_the_page_shows_every_result_and_needs_nothing_from_outside(tmp_path: Pa
         Card("a b.jpg", [picture], ["a b.overlay.png", "a b.png"], {hostile: 0.125, "spoon": 0.0}),
         Card('"><img src=x>.mp4', [picture] * 3, ["x.overlay.mp4"], {hostile: 0.5, "spoon": 0.0}, 40),
     ]
-    write_page(tmp_path / "index.html", cards, [hostile, "spoon"], "onnx-cpu fp32")
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    write_page(tmp_path / "overview.html", cards, [hostile, "spoon"], "onnx-cpu fp32")
+    text = (tmp_path / "overview.html").read_text(encoding="utf-8")
     assert "1 photo, 1 video" in text
     assert "40 frames" in text
     assert "<script" not in text
@@ -49,7 +49,7 @@ def test_the_page_shows_every_result_and_needs_nothing_from_outside(tmp_path: Pa
 
 def test_a_large_job_makes_no_huge_page(tmp_path: Path) -> None:
     cards = [Card(f"{k}.jpg", ["data:,"], [], {"x": 0.5}) for k in range(520)]
-    write_page(tmp_path / "index.html", cards, ["x"], "onnx-cpu fp32")
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    write_page(tmp_path / "overview.html", cards, ["x"], "onnx-cpu fp32")
+    text = (tmp_path / "overview.html").read_text(encoding="utf-8")
     assert text.count("<figure") == 500
     assert "and 20 more" in text
