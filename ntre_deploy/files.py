@@ -118,7 +118,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def _partial(path: Path) -> Path:
     # the name is known before the file is there, so that an interrupt in between still finds what to remove
-    return path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
+    # the ending stays: some writers go by it
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}{path.suffix}")
 
 
 def _swap(new: Path, path: Path) -> None:

@@ -11,7 +11,15 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 # what ends sooner needs no bar
@@ -46,16 +54,20 @@ def steps(quiet: bool = False) -> Iterator[Any]:
 
 
 @contextmanager
-def counting(total: int, what: str, quiet: bool = False) -> Iterator[Any]:
-    """A bar over `total` items; the yielded function counts one."""
-    console = errors()
-    if quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+def counting(total: int | None, what: str, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar over `total` items, where they take longer than a moment; the yielded function counts one.
+
+    Where the number of items is not known, `total` is None.
+    """
+    done = 0
+    with _patient_bar(what, quiet) as show:
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            show(done, total)
+
+        yield advance
 
 
 @contextmanager
@@ -64,16 +76,29 @@ def reading_masks(quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 
     It shows what is built inside the block; later calls of the yielded function do nothing.
     """
+    with _patient_bar("reading masks", quiet) as show:
+        yield show
+
+
+@contextmanager
+def _patient_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar that a terminal gets as soon as the work has taken longer than a moment."""
     console = errors()
     if quiet or not console.is_terminal:
         yield lambda done, total: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("reading masks")
+    task = bar.add_task(what, total=None)
     began, over = time.monotonic(), False
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int | None) -> None:
         if over:
             return
         bar.update(task, completed=done, total=total)

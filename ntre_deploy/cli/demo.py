@@ -27,9 +27,11 @@ def command(
 
     Example: ntre demo --out demo_out
     """
+    from ntre_deploy.files import check_folder
     from ntre_deploy.model.checkpoint import load_checkpoint
     from ntre_deploy.runtime.segmenter import Segmenter
 
+    check_folder(out)
     with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
         if not checkpoint.is_file():
             raise InputError(f"This installation lacks the demo model ({checkpoint}); reinstall ntre_deploy.")
@@ -41,6 +43,6 @@ def command(
         split = None if origin["fold"] is None else origin["split"]
         novel = Draw(SCENES, None, 1, count, 0, origin["fold"], split)
         segmenter = Segmenter.load(out / "demo.ntre", "onnx-cpu", threads=threads)
-        segment.segment_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
+        segment.run_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
         print("3/3 measure against PyTorch")
         bench.run(out / "demo.ntre", checkpoint, novel, rounds=3, threads=threads, out=out, pictures=6)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
 
 
+_ENGINE = "Engine of a bundle"
+
+
 @dataclass(frozen=True)
 class _Target:
     """What is evaluated: how it runs, and what the report says of it."""
@@ -52,31 +55,34 @@ def command(
     fold: FoldOption = None,
     split: SplitOption = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Of a bundle: auto, onnx, onnx-cpu or onnx-cuda. (default: auto)")
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="As in `ntre segment`. (default: auto)", rich_help_panel=_ENGINE),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Of a bundle: fp32 or fp16. (default: the engine's best)")
+        str | None,
+        typer.Option(
+            "--precision", metavar="NAME", help="Such as fp32. (default: the engine's best)", rich_help_panel=_ENGINE
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")
-    ] = None,
-    protocol: Annotated[
-        str,
+        int | None,
         typer.Option(
-            "--protocol",
-            help="exact: the letterbox is inverted exactly. released: as the authors' code evaluates, its rounding, "
-            "its padding and its one episode too many.",
+            "--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)", rich_help_panel=_ENGINE
         ),
-    ] = "exact",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for eval.json, episodes.csv and sheet.png.")
     ] = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Episodes shown in the sheet.")] = 8,
+    protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="exact or released.")] = "exact",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="For eval.json, episodes.csv, sheet.png.")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", metavar="N", min=0, help="Episodes in the sheet.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure mIoU, FB-IoU and precision on episodes, with bootstrap intervals over the episodes.
+    """Measure mIoU, FB-IoU and precision on episodes, with bootstrap intervals.
 
-    Example: ntre eval model.safetensors --dataset coco:instances_val.json --fold 0 --shots 5 --out results
+    The protocol exact inverts the letterbox exactly; released has the
+    rounding, the padding and the one episode too many of the authors' code.
+
+    Example: ntre eval model.safetensors --dataset coco:val.json --out results
     """
     from ntre_deploy.training.evaluation_report import PROTOCOLS
 
@@ -104,7 +110,8 @@ def command(
         opened = _bundle(target, engine or "auto", precision, threads, protocol)
     else:
         opened = _checkpoint(target, threads, protocol)
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, default_count=1000, quiet=as_json)
+    left_out: list[str] = []
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, 1000, quiet=as_json, warn=left_out.append)
     data, drawn = _released_episodes(draw) if protocol == "released" else open_episodes(draw)
     before = environment(threads)
     with counting(len(drawn.episodes), "evaluating", as_json) as advance:
@@ -120,6 +127,7 @@ def command(
         command=shlex.join(["ntre", *sys.argv[1:]]),
         protocol=protocol,
     )
+    report["warnings"] += left_out
     written = write_report(out, report, found, drawn) if out is not None else {}
     if as_json:
         print_json(report)

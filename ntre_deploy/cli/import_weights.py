@@ -13,32 +13,32 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="Released state dict or backbone weights (.pth, .safetensors), torchvision:BACKBONE, or random:SEED.",
+            help="Weights (.pth, .safetensors), torchvision:BACKBONE, random:SEED.",
             show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
-    form: Annotated[str, typer.Option("--form", help="Head of the released code or of the paper.")] = "released",
-    backbone: Annotated[
-        str, typer.Option("--backbone", help="For random:SEED; else read from the weights.")
-    ] = "resnet50",
-    size: Annotated[int, typer.Option("--size", help="Input side in pixels, 8k + 1.")] = 473,
-    width: Annotated[int, typer.Option("--width", help="Channels of the head.")] = 256,
-    bins: Annotated[str, typer.Option("--bins", help="Pyramid bins, large to small.")] = "60,30,15,8",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the head's random weights, where it has none.")] = 0,
+    form: Annotated[str, typer.Option("--form", metavar="NAME", help="Head: released or paper.")] = "released",
+    backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
+    size: Annotated[int, typer.Option("--size", metavar="N", help="Input side, 8k + 1.")] = 473,
+    width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of the head.")] = 256,
+    bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="Pyramid bins.")] = "60,30,15,8",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of a head without weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Import a released NTRENet, or a backbone under an untrained head.
 
-    torchvision:resnet50 (or resnet101, vgg16_bn, squeezenet1_1) downloads ImageNet weights, which `ntre train --init`
-    starts from; a tag, as in torchvision:resnet50:IMAGENET1K_V2, takes others.
+    The source is a state dict of the authors' code, a backbone under
+    torchvision's names, or torchvision:resnet50 (resnet101, vgg16_bn,
+    squeezenet1_1; or with a tag, torchvision:resnet50:IMAGENET1K_V2), which
+    downloads ImageNet weights for `ntre train --init`.
 
     Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
     """
     one_of(form, ("released", "paper"), "Form")
     if out.suffix != ".safetensors":
-        raise InputError(f"Checkpoint name {out.name} must end in .safetensors.")
+        raise InputError(f"Checkpoint name {out.name} must end in .safetensors, for example {out.stem}.safetensors.")
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another OUT or pass --force to replace it.")
     try:

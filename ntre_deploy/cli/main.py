@@ -22,6 +22,7 @@ _INTERRUPTED = 130
 app = typer.Typer(
     name="ntre",
     help="Export, run and prove NTRENet few-shot segmentation.",
+    epilog="Each command has its own help, with an example: ntre segment --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,18 +48,33 @@ def options(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.command,
+    "doctor": doctor.command,
     "export": export.command,
     "segment": segment.command,
     "bench": bench.command,
-    "train": train.command,
-    "eval": evaluate.command,
     "import-weights": import_weights.command,
     "download": download.command,
-    "doctor": doctor.command,
-    "demo": demo.command,
+    "train": train.command,
+    "eval": evaluate.command,
 }
+# one line each in the list of `ntre --help`
+_SHORT = {
+    "demo": "The whole way with the model that comes with it.",
+    "doctor": "What this machine can run, and what mends the rest.",
+    "export": "A checkpoint to a bundle, verified against PyTorch.",
+    "segment": "Photos and videos to masks, by example.",
+    "bench": "Speed and accuracy of a bundle beside PyTorch.",
+    "import-weights": "Weights from elsewhere to a checkpoint.",
+    "download": "The photos and masks of PASCAL-5i.",
+    "train": "A config to a checkpoint.",
+    "eval": "mIoU of a checkpoint or a bundle.",
+}
+_PANELS = {"Start here": ("demo", "doctor"), "Deploy": ("export", "segment", "bench")}
+_OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)
+    app.command(_name, short_help=_SHORT[_name], rich_help_panel=_panel)(_command)
 
 
 # typer keeps its copy of click's exceptions private; this is what BadParameter and UsageError derive from
@@ -152,7 +168,8 @@ def _given(names: list[str]) -> str | None:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    extras = {"torch": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu"}
+    extras = {"onnxruntime": "cpu", "openvino": "openvino", "nncf": "int8"}
+    extras |= dict.fromkeys(("torch", "onnx", "onnxscript"), "export")
     name = (error.name or "").partition(".")[0]
     if name in extras:
         return f"error: this command needs {name}, which is not installed: pip install 'ntre_deploy[{extras[name]}]'"

@@ -1,127 +1,201 @@
-"""`ntre segment`: annotated images and photos in, masks and overlays out."""
+"""`ntre segment`: annotated images, photos and videos in; masks, overlays and a page to look at out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntre_deploy.cli.console import counting, note, print_json
+from ntre_deploy.cli.console import counting, note, print_json, steps
 from ntre_deploy.cli.episodes import Draw, open_episodes
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from ntre_deploy.data.images import Pixels
     from ntre_deploy.runtime.segmenter import Segmenter
-    from ntre_deploy.runtime.support import SupportMemory
+    from ntre_deploy.segment.inputs import Source
+    from ntre_deploy.segment.outputs import Kinds
+
+_DATASET, _ENGINE = "Episodes of a dataset", "Engine"
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
-    images: Annotated[
-        list[Path] | None, typer.Argument(help="Photos or folders of photos.", show_default=False)
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT", help="Photos, videos, folders, 'patterns'.", show_default=False),
     ] = None,
     support: Annotated[
         list[str] | None,
-        typer.Option(
-            "--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat for shots and classes."
-        ),
+        typer.Option("--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat it."),
     ] = None,
     memory: Annotated[
-        list[Path] | None, typer.Option("--memory", help="Saved support memory; may be repeated.")
+        list[Path] | None, typer.Option("--memory", metavar="FILE", help="Saved support memory; repeat it.")
     ] = None,
-    save_memory: Annotated[Path | None, typer.Option("--save-memory", help="Folder to save the memories in.")] = None,
+    save_memory: Annotated[
+        Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save the classes for --memory.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for results.")] = Path("segmented"),
+    write: Annotated[
+        list[str] | None,
+        typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco or page; repeat it."),
+    ] = None,
+    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.")] = 1,
+    partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="SPEC", help="Run episodes of a dataset instead of photos.")
+        str | None,
+        typer.Option("--dataset", metavar="SPEC", help="In place of inputs.", rich_help_panel=_DATASET),
     ] = None,
-    shots: Annotated[int, typer.Option("--shots", min=1, help="Supports of each episode (--dataset).")] = 1,
-    count: Annotated[int, typer.Option("--count", min=1, help="Number of episodes (--dataset).")] = 8,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw (--dataset).")] = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("segmented"),
-    engine: Annotated[str, typer.Option("--engine", help="auto, openvino, onnx, onnx-cpu or onnx-cuda.")] = "auto",
+    shots: Annotated[
+        int, typer.Option("--shots", metavar="N", min=1, help="Supports of each.", rich_help_panel=_DATASET)
+    ] = 1,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="How many.", rich_help_panel=_DATASET)] = 8,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the draw.", rich_help_panel=_DATASET)] = 0,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", metavar="NAME", help="openvino, onnx, onnx-cpu, onnx-cuda.", rich_help_panel=_ENGINE),
+    ] = "auto",
     precision: Annotated[
-        str | None, typer.Option("--precision", help="fp32, fp16, bf16 or int8. (default: the engine's best)")
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Such as fp32. (default: the engine's best)",
+            rich_help_panel=_ENGINE,
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the engine's)")
+        int | None,
+        typer.Option(
+            "--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)", rich_help_panel=_ENGINE
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Segment photos by example: masks (PNG) and overlays at each photo's own size.
+    """Segment photos and videos by example: give an image and mask of each class.
 
-    Example: ntre segment demo.ntre photos/ --support fork=a.jpg,a_mask.png --out masks
+    Example: ntre segment my.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png
     """
-    _check_choice(images, support, memory, dataset, save_memory)
-    photos = _photos(images or [])
-    shots_of = _supports(support or [])
-    inputs = [*photos, *(path for pairs in shots_of.values() for pair in pairs for path in pair), *(memory or [])]
-    _check_outputs(out, photos, inputs)
-    from ntre_deploy.data.images import read_image, read_mask
+    _check_choice(inputs, support, memory, dataset, save_memory, write)
     from ntre_deploy.files import check_folder
+    from ntre_deploy.segment.inputs import find_sources
+    from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
+
+    sources = find_sources(inputs or [])
+    shots_of = _supports(support or [])
+    kinds = chosen_kinds(write, sources)
+    given = [source.path for source in sources] + [p for pairs in shots_of.values() for pair in pairs for p in pair]
+    check_outputs(out, kinds, sources, [*given, *(memory or [])])
+    if (every > 1 or partial) and all(source.video is None for source in sources):
+        raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
+    from ntre_deploy.data.images import read_image
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-    arrays = {name: [(read_image(i), read_mask(m)) for i, m in pairs] for name, pairs in shots_of.items()}
+    arrays = {name: [_shot(name, *pair) for pair in pairs] for name, pairs in shots_of.items()}
     loaded = [SupportMemory.load(path) for path in memory or []]
     _check_names([*arrays, *(item.name for item in loaded)])
     for folder in (out, save_memory):
         if folder is not None:
             check_folder(folder)
-    for path in photos:  # all of them before the first result is written
-        read_image(path)
-    segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
-    if dataset is not None:
-        draw = Draw(dataset, None, shots, count, seed)
-        results = segment_episodes(segmenter, draw, out, as_json)
-    else:
+    photos = [source.path for source in sources if source.video is None]
+    with counting(len(photos), "checking photos", as_json) as advance:
+        for path in photos:  # all of them before the first result is written
+            read_image(path)
+            advance()
+    with steps(as_json) as step:
+        step("loading the bundle")
+        segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
+        step("encoding the supports")
         memories = [segmenter.encode_support(pairs, name) for name, pairs in arrays.items()] + loaded
+    results: list[dict[str, Any]]
+    if dataset is not None:
+        results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json), out)
+    else:
         segmenter.stack(memories)  # refuses memories of another model before anything is written
-        results = _segment_photos(segmenter, photos, memories, out, as_json)
+        from ntre_deploy.segment.run import Job
+
+        job = Job(segmenter, memories, out, kinds, every, partial)
+        with counting(_frames(sources, every), "segmenting", as_json) as job.advance:
+            results = job.run(sources) if sources else []
         if save_memory is not None:
             for item in memories:
                 item.save(save_memory / f"{item.name}.safetensors")
                 note(f"wrote {save_memory / item.name}.safetensors ({item.shots} shots)")
     if as_json:
-        print_json({"engine": segmenter.reason, "results": results})
+        from ntre_deploy.segment.outputs import COCO, PAGE
+
+        files = {"coco": COCO, "page": PAGE} if results and dataset is None else {}
+        more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
+        print_json({"engine": segmenter.reason, "results": results} | more)
         return
     note(f"engine: {segmenter.reason}")
-    if results:
-        things = "1 mask and overlay" if len(results) == 1 else f"{len(results)} masks and overlays"
-        print(f"wrote {things} to {out}")
+    if dataset is not None:
+        print(f"wrote {_things(len(results), ['mask', 'overlay'])} to {out}")
+    elif results:
+        _tell(results, kinds, out)
+
+
+def run_episodes(segmenter: "Segmenter", draw: Draw, out: Path) -> list[dict[str, Any]]:
+    """Segment the queries of a dataset's episodes, and tell their mIoU; returns what was written for each."""
+    from ntre_deploy.segment.episodes import SHEET, segment_episodes
+
+    data, drawn = open_episodes(draw)
+    with counting(len(drawn.episodes), "segmenting", draw.quiet) as advance:
+        results, miou = segment_episodes(segmenter, data, drawn, out, advance)
+    if not draw.quiet:
+        print(f"mIoU {100 * miou:.1f} over {len(results)} episodes; side by side in {out / SHEET}")
+    return results
+
+
+def _tell(results: list[dict[str, Any]], kinds: "Kinds", out: Path) -> None:
+    from ntre_deploy.segment.outputs import COCO, PAGE
+    from ntre_deploy.segment.run import unseen
+
+    order = ("mask", "overlay")
+    photos = sum("image" in result for result in results)
+    if photos and kinds.photos:
+        print(f"wrote {_things(photos, [kind for kind in order if kind in kinds.photos])} to {out}")
+    for result in results:
+        if "folder" in result:
+            pictures = _things(result["frames"], [kind for kind in order if kind in kinds.videos])
+            print(f"wrote {pictures} of {result['video']} to {result['folder']}")
+        if "video" in result and "overlay" in result:
+            print(f"wrote {result['overlay']} ({result['frames']} frames)")
+    if "coco" in kinds.together:
+        print(f"wrote {out / COCO}")
+    if "page" in kinds.together:
+        print(f"look at {out / PAGE}")
+    for name in unseen(results):
+        note(f"note: '{name}' was found nowhere")
+
+
+def _things(number: int, kinds: list[str]) -> str:
+    ending = "" if number == 1 else "s"
+    return f"{number} " + " and ".join(kind + ending for kind in kinds)
+
+
+def _frames(sources: "list[Source]", every: int) -> int | None:
+    """Photos and frames to segment; None where a video does not tell its number."""
+    counts = [1 if s.video is None else s.video.frames and -(-s.video.frames // every) for s in sources]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _check_choice(
-    images: list[Path] | None,
+    inputs: list[Path] | None,
     support: list[str] | None,
     memory: list[Path] | None,
     dataset: str | None,
     save_memory: Path | None,
+    write: list[str] | None,
 ) -> None:
     if dataset is not None:
-        if images or support or memory or save_memory:
+        if inputs or support or memory or save_memory or write:
             raise InputError("--dataset brings its own images and supports; give it alone or leave it out.")
         return
     if not support and not memory:
         raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
-    if not images and save_memory is None:
-        raise InputError("No photos were given; name files or folders behind the bundle.")
-
-
-def _photos(given: list[Path]) -> list[Path]:
-    """The photos that the arguments name, each with a header that can be read and a name of its own."""
-    from ntre_deploy.data.images import IMAGE_SUFFIXES, image_size
-
-    photos: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise InputError(f"Folder {path} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")
-            photos += inside
-        else:
-            photos.append(path)
-    for path in photos:
-        image_size(path)
-    return photos
+    if not inputs and save_memory is None:
+        raise InputError("No photos or videos were given; name files, folders or patterns behind the bundle.")
 
 
 def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
@@ -130,10 +204,24 @@ def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
     for text in given:
         name, equals, pair = text.rpartition("=")
         image, comma, mask = pair.rpartition(",")
-        if not comma or not image or not mask or (equals and not name):
+        if not comma or not image.strip() or not mask.strip() or (equals and not name):
             raise InputError(f"Support '{text}' is not [NAME=]IMAGE,MASK, for example fork=fork.jpg,fork_mask.png.")
-        classes.setdefault(name or "target", []).append((Path(image), Path(mask)))
+        classes.setdefault(name or "target", []).append((Path(image.strip()), Path(mask.strip())))
     return classes
+
+
+def _shot(name: str, image: Path, mask: Path) -> "tuple[Pixels, Pixels]":
+    from ntre_deploy.data.images import read_image, read_mask
+
+    pixels, target = read_image(image), read_mask(mask)
+    if target.shape != pixels.shape[:2]:
+        raise InputError(
+            f"Support '{name}': the mask {mask} has {target.shape[1]} x {target.shape[0]} pixels and its image {image} "
+            f"{pixels.shape[1]} x {pixels.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
+        )
+    if not (target == 1).any():
+        raise InputError(f"Support '{name}': the mask {mask} is empty; mark the target with 1 or 255.")
+    return pixels, target
 
 
 def _check_names(names: list[str]) -> None:
@@ -145,73 +233,3 @@ def _check_names(names: list[str]) -> None:
             raise InputError(f"Class name {name!r} cannot be a file name; use letters, digits, spaces and _.+- only.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"Class '{twice[0]}' is given twice; a saved memory cannot be joined with other shots.")
-
-
-def _outputs(out: Path, stem: str) -> tuple[Path, Path]:
-    return out / f"{stem}.png", out / f"{stem}.overlay.png"
-
-
-def _check_outputs(out: Path, photos: list[Path], inputs: list[Path]) -> None:
-    """No output may fall on another one, nor on a file that the user gave."""
-    given = {path.resolve() for path in inputs}
-    written: dict[Path, Path] = {}
-    for photo in photos:
-        for target in _outputs(out, photo.stem):
-            if target.resolve() in given:
-                raise InputError(f"{target} is an input and would be overwritten; choose another folder with --out.")
-            if target in written:
-                raise InputError(f"{written[target]} and {photo} would both be written as {target}; rename one.")
-            written[target] = photo
-
-
-def _segment_photos(
-    segmenter: "Segmenter", photos: list[Path], memories: "list[SupportMemory]", out: Path, quiet: bool
-) -> list[dict[str, Any]]:
-    from ntre_deploy.data.images import read_image
-
-    results = []
-    with counting(len(photos), "segmenting", quiet) as advance:
-        for path in photos:
-            image = read_image(path)
-            labels = segmenter.segment(image, memories)
-            written = _write(out, path.stem, image, labels, len(memories))
-            shares = {m.name: round(float((labels == n).mean()), 6) for n, m in enumerate(memories, 1)}
-            results.append({"image": str(path), **written, "shares": shares})
-            advance()
-    return results
-
-
-def segment_episodes(segmenter: "Segmenter", draw: Draw, out: Path, quiet: bool = False) -> list[dict[str, Any]]:
-    """Segment the episodes' queries; writes masks, overlays and a sheet with the ground truth, returns their paths."""
-    from ntre_deploy.data.images import write_png
-    from ntre_deploy.files import plain_name
-    from ntre_deploy.runtime.overlay import contact_sheet, overlay
-    from ntre_deploy.training.metrics import Score
-
-    data, drawn = open_episodes(draw)
-    results, rows, score = [], [], Score()
-    with counting(len(drawn.episodes), "segmenting", quiet) as advance:
-        for number, episode in enumerate(drawn.episodes):
-            pairs = [(data.image(i), data.mask(i, episode.class_id)) for i in episode.supports]
-            query, truth = data.image(episode.query), data.mask(episode.query, episode.class_id)
-            labels = segmenter.segment(query, segmenter.encode_episode(pairs, episode.class_name))
-            score.add(episode.class_id, labels, truth)
-            stem = plain_name(f"{number:03d}_{episode.class_name}")
-            results.append({"query": episode.query, "class": episode.class_name} | _write(out, stem, query, labels, 1))
-            shown = [overlay(image, (mask == 1).astype("uint8")) for image, mask in pairs[:1]]
-            rows.append([*shown, query, overlay(query, labels), overlay(query, (truth == 1).astype("uint8"))])
-            advance()
-    write_png(out / "sheet.png", contact_sheet(rows[:12], ("support", "query", "segmented", "ground truth")))
-    if not quiet:
-        print(f"mIoU {100 * score.miou:.1f} over {len(results)} episodes; side by side in {out / 'sheet.png'}")
-    return results
-
-
-def _write(out: Path, stem: str, image: "Pixels", labels: "Pixels", classes: int) -> dict[str, str]:
-    from ntre_deploy.data.images import write_png
-    from ntre_deploy.runtime.overlay import overlay, palette
-
-    mask, picture = _outputs(out, stem)
-    write_png(mask, labels, palette(classes))
-    write_png(picture, overlay(image, labels))
-    return {"mask": str(mask), "overlay": str(picture)}

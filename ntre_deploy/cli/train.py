@@ -20,38 +20,44 @@ INTERRUPTED = 130
 
 def command(
     config: Annotated[Path, typer.Argument(help="Config of the run (TOML).", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; resumes what it finds there.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Of the run; what is there goes on.")],
     dataset: Annotated[str | None, typer.Option("--dataset", metavar="SPEC", help="In place of the config's.")] = None,
-    fold: Annotated[int | None, typer.Option("--fold", help="In place of the config's.")] = None,
-    shots: Annotated[int | None, typer.Option("--shots", min=1, help="In place of the config's.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="In place of the config's.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="In place of the config's epochs.")] = None,
-    init: Annotated[
-        Path | None, typer.Option("--init", help="Checkpoint whose backbone to start from (ntre import-weights).")
+    fold: Annotated[int | None, typer.Option("--fold", metavar="N", help="In place of the config's.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", metavar="N", min=1, help="In place of the config's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="In place of the config's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", min=1, help="In place of the config's epochs.")
     ] = None,
-    skip_small: Annotated[
-        bool, typer.Option("--skip-small", help="Leave out base classes with too few images, which are an error.")
-    ] = False,
+    init: Annotated[
+        Path | None, typer.Option("--init", metavar="FILE", help="Checkpoint whose backbone to take.")
+    ] = None,
+    skip_small: Annotated[bool, typer.Option("--skip-small", help="Leave out classes with too few images.")] = False,
     start_from: Annotated[
-        Path | None, typer.Option("--start", help="Checkpoint of the same model, to start from its weights.")
+        Path | None, typer.Option("--start", metavar="FILE", help="Checkpoint whose weights to take.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train NTRENet; killed and started again, it ends as an unbroken run.
 
-    Example: ntre train configs/pascal_resnet50_released.toml --fold 0 --out runs/fold0
+    A backbone that is not trained (run.backbone) needs weights: those of --init,
+    which `ntre import-weights` makes, or of --start.
+
+    Example: ntre train coco.toml --init backbone.safetensors --out runs/0
     """
     from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.files import check_folder
     from ntre_deploy.training.config import read_config, with_options
     from ntre_deploy.training.distributed import Processes
-    from ntre_deploy.training.start import provenance, start_model, validation
-    from ntre_deploy.training.trainer import LAST, Trainer
+    from ntre_deploy.training.start import check_start, provenance, start_model, validation
+    from ntre_deploy.training.trainer import LAST, STATE, Trainer
 
     options = with_options(read_config(config), "data", dataset=dataset, fold=fold, shots=shots)
     options = with_options(with_options(options, "run", seed=seed), "optimiser", steps=steps)
     if init is not None and start_from is not None:
         raise InputError("--init takes a backbone and --start all weights of a checkpoint; give one of them.")
+    # a run that goes on has its weights in its own state
+    if not (out / STATE).exists():
+        check_start(options, init, start_from)
     model = start_model(options, init, start_from)
     check_folder(out)
     # without the folders: they belong to this machine, and checkpoints travel

@@ -77,7 +77,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         InputError: not such a file; a pickle that is no state dict, or that would run code.
     """
     if not path.is_file():
-        raise InputError(f"Weights {path} do not exist or are not a file.")
+        raise InputError(
+            f"Weights {path} do not exist or are not a file; give a .pth or .safetensors file, torchvision:BACKBONE or "
+            "random:SEED."
+        )
     if path.suffix == ".safetensors":
         found: Any = read_safetensors(path)[0]
     else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
 
@@ -33,10 +34,10 @@ def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
     """
     top = int(labels.max(initial=0))
     colours = palette(max(top, 1))
-    out = image.copy()
-    inside = labels > 0
-    tint = colours[labels][inside].astype(np.float32)
-    out[inside] = (image[inside] * (1 - opacity) + tint * opacity).astype(np.uint8)
+    # OpenCV draws into arrays without negative strides
+    out = np.array(image, order="C")
+    tint = np.take(colours, labels, axis=0)
+    cv2.copyTo(cv2.addWeighted(out, 1 - opacity, tint, opacity, 0), (labels > 0).view(np.uint8), out)
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for label in range(1, top + 1):
         region = (labels == label).astype(np.uint8)
@@ -47,6 +48,59 @@ def overlay(image: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
         for points in outlines:  # a smoothed stroke leaves single pixels to the rim
             out[points[:, 0, 1], points[:, 0, 0]] = colours[label]
     return out
+
+
+# a tag on a smaller picture would hide what it names, and one on a smaller region looks like a result
+_MIN_TAGGED, _MIN_REGION = 80, 0.001
+
+
+def tag_names(picture: Pixels, labels: Pixels, names: Sequence[str]) -> Pixels:
+    """Write each class's name, in its colour, above the largest of its regions.
+
+    Args:
+        picture: uint8 RGB [H, W, 3], such as an overlay.
+        labels: uint8 [H, W], n is the n-th of `names`.
+
+    Returns:
+        uint8 RGB [H, W, 3]; the picture as it is where it is smaller than a tag is worth.
+    """
+    height, width = labels.shape
+    if min(height, width) < _MIN_TAGGED:
+        return picture
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    size = min(max(round(max(height, width) / 36), 12), 64)
+    font, pad = ImageFont.load_default(size), size // 4
+    colours = palette(len(names))
+    taken: list[tuple[float, float, float, float]] = []
+    for label, name in enumerate(names, 1):
+        anchor = _largest_region(labels == label)
+        if anchor is None:
+            continue
+        left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
+        w, h = right - left + 2 * pad, bottom - top + 2 * pad
+        x = min(max(anchor[0], 0), max(width - w, 0))
+        y = min(max(anchor[1] - h, 0), max(height - h, 0))
+        while any(x < r and x + w > l and y < b and y + h > t for l, t, r, b in taken) and y + h < height:  # noqa: E741
+            y += pad
+        taken.append((x, y, x + w, y + h))
+        r, g, b = (int(v) for v in colours[label])
+        # the eye's weights of the three colours (ITU-R BT.601)
+        ink = (0, 0, 0) if 0.299 * r + 0.587 * g + 0.114 * b > 128 else (255, 255, 255)
+        draw.rounded_rectangle((x, y, x + w - 1, y + h - 1), radius=pad, fill=(r, g, b))
+        draw.text((x + pad - left, y + pad - top), name, font=font, fill=ink)
+    return np.asarray(canvas, np.uint8)
+
+
+def _largest_region(inside: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Left and top of the box around the largest connected part; None where it is not worth a tag."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return None
+    largest = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())]
+    if largest[cv2.CC_STAT_AREA] < _MIN_REGION * inside.size:
+        return None
+    return int(largest[cv2.CC_STAT_LEFT]), int(largest[cv2.CC_STAT_TOP])
 
 
 def contact_sheet(

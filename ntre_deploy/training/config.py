@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from ntre_deploy.data.folds import SPLITS
 from ntre_deploy.data.transforms import Augmentation
 from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.files import reading
 from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.contrastive import ContrastiveConfig
 from ntre_deploy.model.losses import LossWeights
@@ -180,8 +181,9 @@ def read_config(path: Path) -> TrainConfig:
         InputError: the file is no TOML, or an option is unknown, of another type or out of range.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with reading(path, "Config"):
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"Config {path} cannot be read as TOML: {error}.") from error
     for name in content:
         one_of(name, ["model", *_GROUPS], f"Config {path}: table")

@@ -48,6 +48,20 @@ def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], flo
     return lambda model: evaluate(NetworkRun(FullNetwork(model, spec)), dataset, episodes).miou
 
 
+def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> None:
+    """See that a backbone which is not trained comes from somewhere.
+
+    Raises:
+        InputError: it would keep its random weights.
+    """
+    if config.run.backbone != "finetune" and init is None and start is None:
+        raise InputError(
+            f'The backbone is not trained (run.backbone = "{config.run.backbone}") and has no weights to start from; '
+            f"give some with --init CHECKPOINT (`ntre import-weights torchvision:{config.model.backbone} OUT` makes "
+            'one) or --start CHECKPOINT, or train it with run.backbone = "finetune" in the config.'
+        )
+
+
 def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> NTRENet:
     """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or the weights of `start`.
 
@@ -78,11 +92,11 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         return model
     found = load_checkpoint(init).model
-    wanted = (config.model.backbone, config.model.stem)
-    if (found.config.backbone, found.config.stem) != wanted:
+    asked = (config.model.backbone, config.model.stem)
+    if (found.config.backbone, found.config.stem) != asked:
         raise InputError(
             f"Checkpoint {init} has the backbone {found.config.backbone} ({found.config.stem} stem), the config asks "
-            f"for {wanted[0]} ({wanted[1]} stem)."
+            f"for {asked[0]} ({asked[1]} stem)."
         )
     model.backbone.load_state_dict(found.backbone.state_dict())
     return model

@@ -1,6 +1,8 @@
 """Fixtures of the command-line tests: a real `ntre` process, the same call in this process, a user's first files."""
 
 import os
+import pty
+import re
 import resource
 import subprocess
 import sys
@@ -40,6 +42,7 @@ workers = 0
 batch = 2
 steps = 4
 [run]
+backbone = "finetune"
 log_every = 1
 save_every = 2
 validate_episodes = 2
@@ -68,6 +71,32 @@ def ntre(script: Path) -> Callable[..., Done]:
         command = [script, *arguments]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 120} | options
         return subprocess.run(command, text=True, cwd=cwd, env=environment(blocked), check=False, **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def on_a_terminal(script: Path) -> Callable[..., tuple[int, str, str]]:
+    """Run `ntre ARGUMENTS`: exit code, stdout, and what a terminal shows of stderr, without its control codes."""
+
+    def call(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
+        master, slave = pty.openpty()
+        environment = os.environ | {"TERM": "xterm", "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+        command = [script, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, cwd=cwd, env=environment, text=True)
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # how Linux says that the other side has closed
+                break
+            if not part:
+                break
+            shown += part
+        os.close(master)
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
     return call
 

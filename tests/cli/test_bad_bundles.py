@@ -87,7 +87,7 @@ def test_a_damaged_bundle_is_a_problem_for_the_doctor(damage: str, bundle: Path,
     change(bundle)
     done = call("doctor", "--bundle", bundle, "--json")
     told = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, told["can_run"]) == (3, "", False)
+    assert (done.returncode, done.stderr, told["can_run"]) == (1, "", False)
     problems = [f for f in told["findings"] if f["subject"].startswith("bundle") and f["status"] == "problem"]
     assert problems
     assert all(word in problems[0]["text"] for word in words), problems[0]

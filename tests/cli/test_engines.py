@@ -80,30 +80,44 @@ def test_the_doctor_finds_nothing_wrong_here(call: Callable[..., Done], tiny: Si
     told = json.loads(done.stdout)
     assert told["can_run"] is True
     findings = {finding["subject"]: finding for finding in told["findings"]}
-    assert set(findings["python"]) == {"subject", "status", "text", "fix"}
+    assert told["exit_code"] == 0
+    assert set(findings["python"]) == {"group", "subject", "status", "text", "fix"}
     assert findings["engine onnx-cpu"]["status"] == "ok"
     assert findings["bundle on onnx-cpu fp32"] == {
+        "group": "bundle",
         "subject": "bundle on onnx-cpu fp32",
         "status": "ok",
         "text": "self-test passed",
         "fix": "",
     }
     for finding in findings.values():
-        assert finding["status"] in ("ok", "absent", "problem")
+        assert finding["status"] in ("ok", "absent", "warning")
         if finding["status"] == "ok":
             assert finding["fix"] == ""
 
 
-def test_the_doctor_exits_with_3_where_no_engine_can_run(
+def test_the_doctor_says_in_the_end_what_runs(call: Callable[..., Done], tiny: SimpleNamespace) -> None:
+    assert call("doctor").stdout.splitlines()[-1].startswith("usable: bundles run on ")
+    lines = call("doctor", "--bundle", tiny.bundle).stdout.splitlines()
+    assert lines[-1].startswith("usable: the bundle runs on onnx-cpu fp32")
+    groups = ["machine", "packages", "engines", "bundle"]
+    assert [line for line in lines if line in groups] == groups
+
+
+def test_the_doctor_exits_with_1_where_an_installed_engine_is_broken(
     ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
 ) -> None:
     done = ntre("doctor", "--json", cwd=tmp_path, blocked=without("onnxruntime", "openvino", "torch"))
-    assert (done.returncode, done.stderr) == (3, "")
+    assert (done.returncode, done.stderr) == (1, "")
     told = json.loads(done.stdout)
     assert told["can_run"] is False
-    engines = {f["subject"]: f for f in told["findings"] if f["subject"].startswith("engine")}
-    assert engines["engine onnx-cpu"]["status"] == "absent"
-    assert "pip install 'ntre_deploy[cpu]'" in engines["engine onnx-cpu"]["text"]
+    found = {f["subject"]: f for f in told["findings"]}
+    assert found["engine onnx-cpu"]["status"] == "absent"
+    assert found["engine onnx-cpu"]["fix"] == "pip install 'ntre_deploy[cpu]'"
+    assert found["onnxruntime"]["status"] == "problem", "pip's records say that it is installed"
+    assert "--force-reinstall" in found["onnxruntime"]["fix"]
+    done = ntre("doctor", cwd=tmp_path, blocked=without("onnxruntime", "openvino", "torch"))
+    assert done.stdout.splitlines()[-1].startswith("broken: onnxruntime")
 
 
 def test_a_bundle_that_is_not_there_is_bad_input_for_the_doctor_too(refused: Callable[..., str]) -> None:

@@ -34,6 +34,41 @@ def test_help_needs_no_heavy_package(command: str, ntre: Callable[..., Done], ba
     assert list(tmp_path.iterdir()) == []
 
 
+# the other two belong to their own tests
+@pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "export"))])
+def test_help_fits_a_screen(command: str, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "40")
+    lines = call(*command.split(), "--help").stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert not any(line.rstrip(" │").endswith("…") for line in lines)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str, script: Path, tmp_path: Path) -> None:
+    def complete(line: str) -> str:
+        words = line.split(" ")
+        told = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)} if shell == "bash" else {}
+        env = {"_NTRE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line, "PATH": "/usr/bin", **told}
+        more = {"_TYPER_COMPLETE_FISH_ACTION": "get-args"} if shell == "fish" else {}
+        done = subprocess.run([script], env=env | more, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.stderr == ""
+        return done.stdout
+
+    assert "segment" in complete("ntre seg")
+    assert "train" not in complete("ntre seg")
+    assert "--support" in complete("ntre segment --sup")
+
+
+def test_the_completion_can_be_shown_for_the_users_shell(script: Path, tmp_path: Path) -> None:
+    command = [script, "--show-completion", "bash"]
+    env = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "PATH": "/usr/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_NTRE_COMPLETE=complete_bash" in done.stdout
+
+
 def test_the_heavy_packages_are_really_blocked_in_these_tests(bare: Path, tmp_path: Path) -> None:
     lines = [f"try:\n import {name}\n print('got {name}')\nexcept ImportError:\n pass" for name in HEAVY]
     code = [sys.executable, "-c", "\n".join(lines)]

@@ -63,11 +63,11 @@ def test_export_makes_a_bundle_of_that_checkpoint_and_tells_how_close_it_is(tiny
 def test_segment_writes_a_mask_and_an_overlay_of_every_photo_at_its_size(
     two_way: SimpleNamespace, pictures: SimpleNamespace
 ) -> None:
-    assert two_way.done.stdout == "wrote 3 masks and overlays to masks\n"
+    assert two_way.done.stdout == "wrote 3 masks and overlays to masks\nlook at masks/overview.html\n"
     assert two_way.done.stderr.splitlines()[-1].startswith("engine: onnx-cpu fp32")
     masks = two_way.folder / "masks"
     expected = {f"{stem}{end}" for stem in pictures.sizes for end in (".png", ".overlay.png")}
-    assert {p.name for p in masks.iterdir()} == expected
+    assert {p.name for p in masks.iterdir()} == expected | {"overview.html"}
     for stem, size in pictures.sizes.items():
         mask, overlay = Image.open(masks / f"{stem}.png"), Image.open(masks / f"{stem}.overlay.png")
         assert (mask.height, mask.width) == (overlay.height, overlay.width) == size
@@ -117,7 +117,7 @@ def test_a_second_run_replaces_the_masks_of_the_first(
     for threads in ("1", "2"):
         done = call("segment", tiny.bundle, pictures.photo, "-s", support, "--out", "o", "--threads", threads)
         assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (here / "o").iterdir()) == ["wide.overlay.png", "wide.png"]
+    assert sorted(p.name for p in (here / "o").iterdir()) == ["overview.html", "wide.overlay.png", "wide.png"]
 
 
 def test_segment_runs_episodes_of_a_dataset(

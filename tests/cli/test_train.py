@@ -69,3 +69,17 @@ def test_bad_input_is_refused_and_nothing_is_written(
     config: Path, refused: Callable[..., str], arguments: tuple[str, ...], words: str
 ) -> None:
     assert words in refused("train", *arguments)
+
+
+def test_a_frozen_backbone_without_weights_is_refused_and_one_with_weights_goes_on_without_naming_them_again(
+    config: Path, tiny: SimpleNamespace, call: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    text = config.read_text()
+    for mode in ("", 'backbone = "drift"\n'):
+        config.write_text(text.replace('backbone = "finetune"\n', mode))
+        message = refused("train", config, "--out", "run")
+        assert "--init" in message
+        assert 'run.backbone = "finetune"' in message
+    config.write_text(text.replace('backbone = "finetune"\n', ""))
+    assert call("train", config, "--init", tiny.checkpoint, "--out", "run", "--steps", "2", "--json").returncode == 0
+    assert call("train", config, "--out", "run", "--steps", "2", "--json").returncode == 0

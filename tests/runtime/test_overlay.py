@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ntre_deploy.runtime.overlay import contact_sheet, overlay, palette
+from ntre_deploy.runtime.overlay import contact_sheet, overlay, palette, tag_names
 
 RNG = np.random.default_rng
 
@@ -115,3 +115,41 @@ def test_a_title_is_written_above_its_column() -> None:
     sheet = contact_sheet([[blank, blank]], ["", "query"], (80, 60))
     assert (sheet[:28, :96] == 250).all()
     assert (sheet[:28, 96:] < 100).any()
+
+
+def test_a_tag_stands_above_the_largest_region_of_each_class() -> None:
+    picture = np.full((200, 300, 3), 120, np.uint8)
+    labels = np.zeros((200, 300), np.uint8)
+    labels[100:180, 40:120] = 1
+    labels[60:64, 200:204] = 1
+    labels[80:150, 180:260] = 2
+    before = picture.copy()
+    out = tag_names(picture, labels, ["fork", "Löffel", "absent"])
+    np.testing.assert_array_equal(picture, before)
+    colours = palette(3)
+    for label, (top, left) in ((1, (100, 40)), (2, (80, 180))):
+        rows, columns = np.nonzero((out == colours[label]).all(2))
+        assert rows.max() < top
+        assert abs(int(columns.min()) - left) <= 1
+    assert not (out == colours[3]).all(2).any()
+    np.testing.assert_array_equal(out[150:], before[150:])
+
+
+def test_tags_do_not_hide_each_other() -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    labels[50:150, 50:150] = 1
+    labels[60:140, 60:70] = 2
+    labels[50:52, 50:150] = 3
+    out = tag_names(np.zeros((200, 300, 3), np.uint8), labels, ["one", "two", "three"])
+    areas = [int((out == colour).all(2).sum()) for colour in palette(3)[1:]]
+    assert min(areas) > 0.5 * max(areas)
+
+
+def test_small_pictures_and_specks_get_no_tag() -> None:
+    picture = np.zeros((60, 300, 3), np.uint8)
+    assert tag_names(picture, np.ones((60, 300), np.uint8), ["x"]) is picture
+    labels = np.zeros((300, 300), np.uint8)
+    labels[5, 5] = 1
+    large = np.zeros((300, 300, 3), np.uint8)
+    np.testing.assert_array_equal(tag_names(large, labels, ["x"]), large)
+    np.testing.assert_array_equal(tag_names(large, labels * 0, ["x"]), large)

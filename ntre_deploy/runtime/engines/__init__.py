@@ -79,6 +79,17 @@ def available_engines() -> dict[str, str | None]:
     return {name: kind.unavailable() for name, kind in _ENGINES.items()}
 
 
+def engine_unavailable(name: str) -> str | None:
+    """Why this machine cannot run an engine, or None."""
+    return _ENGINES[name].unavailable()
+
+
+def engine_best(name: str) -> str | None:
+    """The precision without calibration that an engine runs best on this machine; None where it has none here."""
+    kind = _ENGINES[name]
+    return next((p for p in kind.precisions if p != "int8" and not kind.lacks(p) and not kind.unwise(p)), None)
+
+
 def engine_precisions(bundle: Bundle, name: str) -> list[str]:
     """Precisions in which a bundle holds the files of an engine, in the manifest's order."""
     return bundle.precisions(_ENGINES[name].files)
@@ -114,7 +125,8 @@ def open_engine(
     candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
-        hint = did_you_mean(precision, in_any)
+        known = any(precision in kind.precisions for kind in _ENGINES.values())
+        hint = " `ntre export` makes it with --precision." if known else did_you_mean(precision, in_any)
         raise InputError(f"{bundle.folder} holds {', '.join(in_any) or 'no graphs'} for {name}, not {precision}.{hint}")
     passed: list[str] = []
     for candidate in candidates:
@@ -168,7 +180,9 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "available_engines",
+    "engine_best",
     "engine_precisions",
+    "engine_unavailable",
     "open_engine",
     "precision_unavailable",
 ]

@@ -1,0 +1,156 @@
+"""Installed packages: what is there, what is broken, and what does not go together."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from ntre_deploy.doctor.findings import Finding, Status
+from ntre_deploy.doctor.gpu import on_jetson
+from ntre_deploy.doctor.probe import Step
+from ntre_deploy.vision import PAIR
+
+# distribution -> module, of the base install
+_BASE = {"numpy": "numpy", "opencv-python-headless": "cv2", "Pillow": "PIL.Image", "safetensors": "safetensors.numpy"}
+# distribution -> module and extra that brings it
+_EXTRAS = {
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "onnxruntime-gpu": ("onnxruntime", "gpu"),
+    "openvino": ("openvino", "openvino"),
+    "torch": ("torch", "export"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+    "nncf": ("nncf", "int8"),
+    "pycocotools": ("pycocotools", "coco"),
+    "tensorrt": ("tensorrt", "trt"),
+}
+# flavours of one package, which install into the same folder: the last to come overwrites the others, and removing one
+# breaks what is left
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-training")
+_OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+_FRAMES = 3
+
+
+def packages(gpu: bool) -> Iterator[Finding]:
+    """Optional packages, from what the installer wrote down; nothing is imported.
+
+    Args:
+        gpu: whether a GPU was found that they could use.
+    """
+    runtimes = [name for name in _RUNTIMES if version(name)]
+    for name, (module, extra) in _EXTRAS.items():
+        found = version(name)
+        if found is None:
+            if name in _RUNTIMES and runtimes:
+                continue  # only one of them may be there
+            if importlib.util.find_spec(module) is None:
+                yield Finding("packages", name, "absent", "not installed", f"pip install 'ntre_deploy[{extra}]'")
+            else:
+                # system packages, as JetPack's, may leave no trace but the module
+                yield Finding("packages", name, "ok", "installed, but not by pip")
+        elif importlib.util.find_spec(module) is None:
+            text = f"{found} is listed as installed, but its module {module} is gone"
+            yield Finding("packages", name, "problem", text, f"pip install --force-reinstall --no-deps {name}=={found}")
+        elif name == "torch":
+            yield _torch(found, gpu)
+        else:
+            yield Finding("packages", name, "ok", found)
+
+
+def conflicts(gpu: bool) -> Iterator[Finding]:
+    """Packages that do not go together.
+
+    Args:
+        gpu: whether a GPU was found; it decides which of two flavours to keep.
+    """
+    there = [name for name in _RUNTIMES if version(name)]
+    keep = "onnxruntime-gpu" if gpu and "onnxruntime-gpu" in there else "onnxruntime"
+    yield from _flavours("onnxruntime flavours", there, keep, "problem")
+    # these often agree in version, and then nothing is seen of it until one is removed
+    yield from _flavours("opencv flavours", [n for n in _OPENCVS if version(n)], "opencv-python-headless", "warning")
+    yield from _torchvision()
+
+
+def base_steps() -> Iterator[Step]:
+    """Packages without which nothing runs, imported; and OpenCV's video codec, tried."""
+    for name, module in _BASE.items():
+        mend = f"pip install --force-reinstall {name}"
+        yield Step("packages", name, partial(_imported, name, module, mend), mend)
+    yield Step("packages", "video", _video, "pip install --force-reinstall opencv-python-headless")
+
+
+def version(name: str) -> str | None:
+    """Version of an installed distribution, else None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _imported(name: str, module: str, mend: str) -> Iterator[Finding]:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        yield Finding("packages", name, "problem", "not installed", f"pip install {name}")
+        return
+    known = version(name) or getattr(found, "__version__", "unknown version")
+    yield Finding("packages", name, "ok", str(known))
+
+
+def _flavours(subject: str, there: list[str], keep: str, status: Status) -> Iterator[Finding]:
+    if len(there) > 1:
+        text = f"{' and '.join(there)} share a folder and break each other"
+        yield Finding("packages", subject, status, text, f"pip uninstall -y {' '.join(there)} && pip install {keep}")
+
+
+def _torch(found: str, gpu: bool) -> Finding:
+    # importing torch would take longer than everything else together
+    spec = importlib.util.find_spec("torch")
+    place = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else Path()
+    try:
+        told = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", place.read_text(), re.MULTILINE)
+    except OSError:
+        return Finding("packages", "torch", "ok", found)
+    cuda = told.group(1).strip("'\" ") if told else "None"
+    if cuda != "None":
+        return Finding("packages", "torch", "ok", f"{found}, for CUDA {cuda}")
+    if not gpu:
+        return Finding("packages", "torch", "ok", f"{found}, for the CPU alone")
+    mend = "install the torch of your JetPack" if on_jetson() else "pip install --force-reinstall torch"
+    return Finding("packages", "torch", "warning", f"{found} is for the CPU alone, and there is a GPU", mend)
+
+
+def _torchvision() -> Iterator[Finding]:
+    torch, vision = version("torch"), version("torchvision")
+    if torch is None or vision is None:
+        return
+    wanted = [line for line in importlib.metadata.requires("torchvision") or [] if re.match(r"torch\s*\(?==", line)]
+    pinned = re.search(r"==\s*([\w.]+)", wanted[0]) if wanted else None
+    if pinned is not None and pinned.group(1) != torch.partition("+")[0]:
+        text = f"{vision} goes with torch {pinned.group(1)}, and {torch} is installed: it will not import"
+        yield Finding("packages", "torchvision", "warning", text, f"pip install {PAIR}")
+
+
+def _video() -> Iterator[Finding]:
+    import cv2
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "probe.mp4")
+        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+        for level in range(_FRAMES):
+            writer.write(np.full((48, 64, 3), 80 * level, np.uint8))
+        writer.release()
+        reader, read = cv2.VideoCapture(path), 0
+        while reader.read()[0]:
+            read += 1
+        reader.release()
+    if read == _FRAMES:
+        yield Finding("packages", "video", "ok", "writes and reads mp4")
+    else:
+        text = f"OpenCV reads {read} of {_FRAMES} frames of an mp4 that it wrote: `ntre segment` has no videos"
+        yield Finding("packages", "video", "warning", text, "pip install --force-reinstall opencv-python-headless")
