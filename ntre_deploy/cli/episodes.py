@@ -1,12 +1,13 @@
 """Options shared by the commands that run episodes, and the dataset and episodes that they mean."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntre_deploy.cli.console import reading_masks
+from ntre_deploy.cli.console import note, reading_masks
 from ntre_deploy.errors import InputError, one_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _SPLIT = "interleaved"
 class Draw:
     """What the options say; None is left to the episode file, or to the default.
 
-    `quiet` shows no bar while masks are read.
+    `quiet` shows no bar while masks are read, and no warnings; `warn` takes them instead of stderr.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class Draw:
     split: str | None = None
     default_count: int = 20
     quiet: bool = False
+    warn: Callable[[str], None] | None = None
 
 
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
@@ -64,22 +66,36 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
     with reading_masks(draw.quiet) as progress:
         dataset = open_dataset(draw.dataset, progress=progress)
-        return dataset, _episodes(draw, dataset, cut)
+        if draw.episodes is not None and draw.episodes.exists():
+            return dataset, _from_file(draw.episodes, draw, dataset)
+        drawn, small = _drawn(draw, dataset, cut)
+    if small:
+        warning = _left_out(dataset, small, draw.shots or 1)
+        if draw.warn is not None:
+            draw.warn(warning)
+        elif not draw.quiet:
+            note(f"warning: {warning}")
+    return dataset, drawn
 
 
-def _episodes(draw: Draw, dataset: "Dataset", cut: str) -> "EpisodeSet":
-    from ntre_deploy.data.episodes import read_episodes, sample_episodes, usable_classes, write_episodes
+def _from_file(path: Path, draw: Draw, dataset: "Dataset") -> "EpisodeSet":
+    from ntre_deploy.data.episodes import read_episodes
+
+    found = read_episodes(path)
+    if found.dataset != dataset.name:
+        raise InputError(
+            f"Episodes {path} were drawn from {found.dataset}, not from {dataset.name}; "
+            "pass the dataset that they belong to."
+        )
+    _check_same(draw, found)
+    return found
+
+
+def _drawn(draw: Draw, dataset: "Dataset", cut: str) -> "tuple[EpisodeSet, list[int]]":
+    """New episodes, and the classes that have too few images to be among them."""
+    from ntre_deploy.data.episodes import sample_episodes, usable_classes, write_episodes
     from ntre_deploy.data.folds import novel_classes
 
-    if draw.episodes is not None and draw.episodes.exists():
-        found = read_episodes(draw.episodes)
-        if found.dataset != dataset.name:
-            raise InputError(
-                f"Episodes {draw.episodes} were drawn from {found.dataset}, not from {dataset.name}; "
-                "pass the dataset that they belong to."
-            )
-        _check_same(draw, found)
-        return found
     shots = draw.shots or 1
     classes = list(dataset.class_names)
     if draw.fold is not None:
@@ -96,7 +112,17 @@ def _episodes(draw: Draw, dataset: "Dataset", cut: str) -> "EpisodeSet":
     drawn = sample_episodes(dataset, usable, shots, count, draw.seed or 0, split=split, fold=draw.fold)
     if draw.episodes is not None:
         write_episodes(draw.episodes, drawn)
-    return drawn
+    return drawn, [c for c in classes if c not in usable]
+
+
+def _left_out(dataset: "Dataset", small: list[int], shots: int) -> str:
+    shown = ", ".join(f"'{dataset.class_names[c]}' {len(dataset.images(c))}" for c in small[:4])
+    more = f" and {len(small) - 4} more" if len(small) > 4 else ""
+    classes = "1 class" if len(small) == 1 else f"{len(small)} classes"
+    return (
+        f"{classes} of {dataset.name} left out, with fewer than the {shots + 1} images that {shots} shots and a query "
+        f"need: {shown}{more}"
+    )
 
 
 def _check_same(draw: Draw, found: "EpisodeSet") -> None:
