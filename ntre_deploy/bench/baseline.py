@@ -61,9 +61,7 @@ def read_baseline(path: Path) -> Baseline:
     """
     with reading(path, "Baseline"):
         if not path.is_file():
-            raise InputError(
-                f"Baseline {path} does not exist or is not a file; it is the bench.json of an earlier run."
-            )
+            raise InputError(f"Baseline {path} does not exist or is no file; give the bench.json of an earlier run.")
         text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text)

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ntre_deploy.bench.gates import Gates
     from ntre_deploy.bench.session import Plan
 
-_GATES = "Gates: a failed one ends with exit code 1"
-
 
 def _schema(wanted: bool) -> None:
     if wanted:
@@ -38,18 +37,16 @@ def _schema(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _gate(kind: type, name: str, text: str) -> Any:
-    return Annotated[kind | None, typer.Option(name, rich_help_panel=_GATES, help=text, show_default=False)]
+def _option(panel: str, name: str, metavar: str | None, text: str, **more: Any) -> Any:
+    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, show_default=False, **more)
+
+
+_how, _told = partial(_option, "How it is measured"), partial(_option, "Results")
+_gate = partial(_option, "Gates: one that fails ends with exit code 1")
 
 
 def command(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle folders.", show_default=False)],
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option("--checkpoint", help="A bundle's. (default: found beside the bundle)")
-    ] = None,
-    engine: Annotated[
-        list[str] | None, typer.Option("--engine", metavar="NAME[:PRECISION]", help="Only these. (default: all)")
-    ] = None,
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundle folders.", show_default=False)],
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
@@ -57,32 +54,36 @@ def command(
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=0, help="Time measured of each system, at least; 0: --rounds alone.")
-    ] = 3.0,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timings of each query by each system, at least.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of every system.")] = 2,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Threads of the throughput, each with a segmenter; 0: none.")
-    ] = 2,
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Load time and peak memory, each in a new process.")
-    ] = True,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for report.html, report.md, bench.json and sheet.png.")
+    checkpoint: Annotated[list[Path] | None, _how("--checkpoint", "FILE", "(default: found beside the bundle)")] = None,
+    engine: Annotated[
+        list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
     ] = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Worst episodes shown in the report.")] = 6,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
+    rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
+    threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
+    workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput. (2)", min=0)] = 2,
+    no_memory: Annotated[bool, _how("--no-memory", None, "Leave out load time and peak memory.")] = False,
+    out: Annotated[Path | None, _told("--out|-o", "FOLDER", "For report.html, bench.json and more.")] = None,
+    pictures: Annotated[int, _told("--pictures", "N", "Worst episodes in the report. (6)", min=0)] = 6,
+    as_json: Annotated[bool, _told("--json", None, "Print the report as JSON.")] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", callback=_schema, is_eager=True, help="Print the JSON Schema of the report.")
+        bool, _told("--schema", None, "Print the report's JSON Schema.", callback=_schema, is_eager=True)
     ] = False,
-    max_miou_drop: _gate(float, "--max-miou-drop", "Points of mIoU below PyTorch, such as 0.5.") = None,
-    min_pixel_agreement: _gate(float, "--min-pixel-agreement", "Percent of pixels as PyTorch's, such as 99.9.") = None,
-    max_p50: _gate(float, "--max-p50", "Milliseconds of the median query, end to end.") = None,
-    max_p99: _gate(float, "--max-p99", "Milliseconds of all queries but one in a hundred.") = None,
-    min_speedup: _gate(float, "--min-speedup", "Against PyTorch's full network, such as 4.") = None,
-    against: _gate(Path, "--against", "The bench.json of an earlier run on the same episodes.") = None,
-    max_slowdown: _gate(float, "--max-slowdown", "Percent slower than in that run. (default: 10)") = None,
+    max_miou_drop: Annotated[
+        float | None, _gate("--max-miou-drop", "POINTS", "Of mIoU below PyTorch, such as 0.5.")
+    ] = None,
+    min_pixel_agreement: Annotated[
+        float | None, _gate("--min-pixel-agreement", "PERCENT", "Of pixels as PyTorch's, such as 99.9.")
+    ] = None,
+    max_p50: Annotated[float | None, _gate("--max-p50", "MS", "Of the median query, end to end.")] = None,
+    max_p99: Annotated[float | None, _gate("--max-p99", "MS", "Of all queries but one in a hundred.")] = None,
+    min_speedup: Annotated[
+        float | None, _gate("--min-speedup", "FACTOR", "Faster than PyTorch's full network.")
+    ] = None,
+    against: Annotated[Path | None, _gate("--against", "FILE", "bench.json of an earlier run.")] = None,
+    max_slowdown: Annotated[
+        float | None, _gate("--max-slowdown", "PERCENT", "Slower than in that run. (default: 10)")
+    ] = None,
 ) -> None:
     """Measure bundles' engines and PyTorch on the same episodes, interleaved.
 
@@ -107,7 +108,7 @@ def command(
         rounds=rounds,
         threads=threads,
         workers=workers,
-        memory=memory,
+        memory=not no_memory,
         pictures=pictures if out is not None else 0,
     )
     run(bundles, checkpoint or [], draw, plan, out=out, engines=engine or [], gates=gates, as_json=as_json)

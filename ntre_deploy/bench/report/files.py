@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntre_deploy.bench.groups import PYTORCH
 from ntre_deploy.bench.report import tables
@@ -14,6 +15,8 @@ from ntre_deploy.bench.runner import Picture
 from ntre_deploy.data.images import write_png
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
+
+Pixels = NDArray[np.uint8]
 
 
 def write_report(folder: Path, report: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Path]:
@@ -32,7 +35,7 @@ def write_report(folder: Path, report: Mapping[str, Any], pictures: Sequence[Pic
     return written
 
 
-def _sheet(pictures: Sequence[Picture]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _sheet(pictures: Sequence[Picture]) -> Pixels:
     """Support, query, ground truth and the masks of every system but cached PyTorch, which repeats the reference."""
     shown = [name for name in pictures[0].masks if PYTORCH[1] not in name]
     rows = []
@@ -44,8 +47,9 @@ def _sheet(pictures: Sequence[Picture]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return contact_sheet(rows, ("support", "query", "ground truth", *shown))
 
 
-def _target(mask: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return (mask == 1).astype(np.uint8)
+def _target(mask: Pixels) -> Pixels:
+    target: Pixels = (mask == 1).astype(np.uint8)
+    return target
 
 
 def markdown(report: Mapping[str, Any], sheet: bool = False) -> str:

@@ -150,8 +150,8 @@ def _difference(query: Pixels, reference: Pixels, mask: Pixels, truth: Pixels) -
         (ONLY_ENGINE, (mask > 0) & (reference == 0) & valid),
     ):
         # one pixel of a large photo must not vanish when it is made smaller, nor be too small to be seen
-        seen = cv2.dilate(_shrunk_any(only.astype(np.uint8), small.shape[:2]), np.ones((3, 3), np.uint8))
-        small[seen > 0] = colour
+        seen = _shrunk_any(only.astype(np.uint8), small.shape[:2])
+        small[cv2.dilate(seen, np.ones((3, 3), np.uint8)) > 0] = colour
     return small
 
 
