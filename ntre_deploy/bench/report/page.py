@@ -56,6 +56,7 @@ def render(report: Report, pictures: Sequence[Picture]) -> str:
     """
     rows, axis = charts.distributions(report)
     points, x_ticks, y_ticks = charts.speed_accuracy(report)
+    cards = _cards(report, pictures)
     return (
         _environment()
         .get_template("page.html.j2")
@@ -75,7 +76,8 @@ def render(report: Report, pictures: Sequence[Picture]) -> str:
             splits=charts.cost_split(report),
             parts=charts.PART_NAMES,
             shown_parts={part for system in report["systems"] for part in system["latency_ms"]},
-            cards=_cards(report, pictures),
+            cards=cards,
+            more=len(pictures) - len(cards),
             tables=tables,
             colours={"reference": ONLY_REFERENCE, "engine": ONLY_ENGINE},
         )
