@@ -99,7 +99,8 @@ def _check_engine(gates: Gates, report: Mapping[str, Any], system: Mapping[str, 
         passed = found <= limit if most else found >= limit
         bound = "at most" if most else "at least"
         option = told or f"--{gate.replace('_', '-')}"
-        line = f"{name}: {figure} {text.format(found)}, {bound} {text.format(limit)} ({option})"
+        shown = text.format(found if round(found, 2) else 0.0)  # not "-0.00"
+        line = f"{name}: {figure} {shown}, {bound} {text.format(limit)} ({option})"
         checks.append(_check(gate, name, figure, found, limit, passed, line))
 
     accuracy_asked = gates.max_miou_drop is not None or gates.min_pixel_agreement is not None

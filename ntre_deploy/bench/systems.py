@@ -76,6 +76,7 @@ class FullPyTorch:
     network: Any  # ntre_deploy.export.torch_engines.FullNetwork; not imported here, so that bench loads without torch
     name: str = FULL
     precision: str = "fp32"
+    facts: Facts = field(default_factory=Facts)
 
     def prepare(self, shots: Shots) -> Any:
         """Letterboxed tensors: the network itself runs in `compute`."""
@@ -183,7 +184,12 @@ def build_systems(
             f"The manifest of {bundle.folder} tells of another model than its checkpoint; export it again."
         )
     cached = Segmenter(TorchEngine(model, spec.size), spec, entry)
-    systems: list[System] = [FullPyTorch(FullNetwork(model, spec)), Cached(cached, CACHED, "fp32")]
+    kinds = ", ".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
+    facts = Facts("fp32", f"parameters are {kinds}")
+    systems: list[System] = [
+        FullPyTorch(FullNetwork(model, spec), facts=facts),
+        Cached(cached, CACHED, "fp32", facts),
+    ]
     added, skipped = open_engines(bundle, threads, engines)
     return [*systems, *added], skipped
 

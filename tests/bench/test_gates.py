@@ -55,6 +55,10 @@ def test_a_gate_that_fails_names_the_engine_the_figure_and_the_limit(
 def test_accuracy_is_judged_in_points_and_percent(report: dict[str, Any]) -> None:
     report["systems"][1]["parity"].update(miou_drop=0.004, pixel_agreement=0.9985)
     assert not failures(check_gates(Gates(max_miou_drop=0.5, min_pixel_agreement=99.8), report))
+    report["systems"][1]["parity"]["miou_drop"] = -1e-6
+    (check,) = check_gates(Gates(max_miou_drop=0.0), report)
+    assert check["text"] == "onnx-cpu fp16: mIoU drop 0.00, at most 0.00 (--max-miou-drop)"
+    report["systems"][1]["parity"]["miou_drop"] = 0.004
     text = failures(check_gates(Gates(max_miou_drop=0.3, min_pixel_agreement=99.9), report))
     assert "mIoU drop 0.40, at most 0.30 (--max-miou-drop)" in text
     assert "equal pixels 99.8500 %, at least 99.9000 % (--min-pixel-agreement)" in text

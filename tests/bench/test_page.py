@@ -15,6 +15,7 @@ import pytest
 from ntre_deploy.bench.footprint import Footprint
 from ntre_deploy.bench.gates import Gates, check_gates
 from ntre_deploy.bench.report import Run
+from ntre_deploy.bench.report.charts import speed_accuracy
 from ntre_deploy.bench.report.page import render
 from ntre_deploy.bench.report.tables import cost_rows, latency_rows, parity_rows
 from ntre_deploy.bench.runner import Picture, Result
@@ -39,7 +40,8 @@ document.getElementById("f").onload = () => {
     width: root.scrollWidth, background: style(page.body).backgroundColor, colour: style(page.body).color,
     heading: text(page.querySelector("h1")), verdict: all("#verdict", text)[0], warnings: all("#warnings li", text),
     latency: rows("latency"), parity: rows("parity"), costs: rows("costs"), best: all("#best b", text),
-    points: all("svg.area circle", middle), legend: all("#points li", text),
+    points: all("svg.area circle.at", middle), numbers: all("svg.area .number", middle),
+    legend: all("#points li", text),
     splits: all(".bar", b => [...b.children].map(s => s.getBoundingClientRect().width)),
     histograms: all("svg.histogram", s => [...s.querySelectorAll("rect")].map(r => r.getBoundingClientRect().height)),
     pictures: all("#episodes img", i => i.naturalWidth), captions: all("#episodes .episode", text),
@@ -152,6 +154,7 @@ def test_the_charts_are_drawn_where_the_figures_lie(page: Path, told: dict[str, 
     assert across[2] < across[1] < across[0]
     share = (across[1] - across[2]) / (across[0] - across[2])
     assert share == pytest.approx(np.log(medians[1] / medians[2]) / np.log(medians[0] / medians[2]), abs=0.02)
+    assert [x for x, _ in seen["numbers"]] == pytest.approx(across, abs=2)
     # all have the same mIoU
     assert np.ptp([y for _, y in seen["points"]]) < 1
     assert ["onnx-cpu fp16" in line for line in seen["legend"]] == [False, False, True]
@@ -232,3 +235,11 @@ def test_a_report_without_engines_pictures_gates_and_extras_is_a_page_too(
     assert "No gates were asked for" in text
     assert "Worst episodes" not in text
     assert "fastest engine" not in text
+
+
+def test_the_numbers_of_systems_that_are_alike_do_not_cover_each_other(
+    build: Callable[..., dict[str, Any]], result: Callable[..., Result]
+) -> None:
+    systems = [result("pytorch full", [40.0]), *(result(name, [20.0 + i / 10]) for i, name in enumerate("abc"))]
+    points, _, _ = speed_accuracy(build(*systems))
+    assert [point.lane for point in points] == [0, 0, 1, 2]

@@ -24,6 +24,8 @@ _BINS = 96
 _MARGIN = 0.12
 # percent between two marks of an axis, so that their texts fit beside each other on a phone
 _APART = 9.0
+# percent of the plot's width and height within which two numbers would cover each other
+_NEAR = (7.0, 9.0)
 # points of mIoU that the plot shows at least, so that noise does not fill it
 _LEAST_SPAN = 4.0
 
@@ -59,11 +61,16 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Point:
-    """A system in the plot of speed against accuracy; `low` and `high` are the ends of its interval."""
+    """A system in the plot of speed against accuracy.
+
+    `low` and `high` are the ends of its interval; its number stands `lane` heights above it, so that numbers of
+    systems that are alike can all be read.
+    """
 
     label: str
     colour: int
     number: int
+    lane: int
     x: float
     y: float
     low: float | None
@@ -136,6 +143,7 @@ def speed_accuracy(report: Report) -> tuple[list[Point], list[Tick], list[Tick]]
                 system["label"],
                 place,
                 place + 1,
+                _lane(axis.place(median), height(accuracy["miou"]), made),
                 axis.place(median),
                 height(accuracy["miou"]),
                 None if interval is None else height(interval[0]),
@@ -148,6 +156,11 @@ def speed_accuracy(report: Report) -> tuple[list[Point], list[Tick], list[Tick]]
     first = math.ceil(bottom / step)
     values = [step * i for i in range(first, math.floor((bottom + span) / step) + 1)]
     return made, axis.ticks(), [Tick(height(value / 100), f"{value:g}") for value in values if value <= 100]
+
+
+def _lane(x: float, y: float, others: Sequence[Point]) -> int:
+    taken = {p.lane for p in others if abs(p.x - x) < _NEAR[0] and abs(p.y - y) < _NEAR[1]}
+    return next(lane for lane in range(len(others) + 1) if lane not in taken)
 
 
 def cost_split(report: Report) -> list[Split]:

@@ -171,8 +171,7 @@ def _small(picture: Pixels) -> Pixels:
         return picture
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     method = cv2.INTER_NEAREST_EXACT if picture.ndim == 2 else cv2.INTER_AREA
-    small: Pixels = cv2.resize(picture, size, interpolation=method)
-    return small
+    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 
 def _jpeg(picture: Pixels) -> str:

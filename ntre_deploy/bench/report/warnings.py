@@ -30,6 +30,9 @@ def find_warnings(report: Mapping[str, Any]) -> list[str]:
         warnings.append(
             f"times vary (CoV; up to {MAX_COV:.1%} is steady), as on a shared machine: {', '.join(varying)}"
         )
+    drifts = {s["label"]: drift(s["samples_ms"]) for s in report["systems"] if len(s["samples_ms"]) >= MIN_SAMPLES}
+    if slower := [f"{name} by {factor - 1:.0%}" for name, factor in drifts.items() if factor > MAX_DRIFT]:
+        warnings.append(f"slower at the end of the run (throttling, or other load): {', '.join(slower)}")
     n = min(system["latency_ms"]["total"]["n"] for system in report["systems"])
     if n < MIN_SAMPLES:
         warnings.append(f"{n} samples of some system; p99 needs {MIN_SAMPLES} or more, by --seconds or --rounds")
@@ -40,9 +43,6 @@ def _of_system(system: Mapping[str, Any]) -> list[str]:
     name, latency, found = system["label"], system["latency_ms"], []
     if not system["parity"]["finite"]:
         found.append(f"{name} gave NaN or infinity: do not use it")
-    samples = system["samples_ms"]
-    if len(samples) >= MIN_SAMPLES and (slower := drift(samples)) > MAX_DRIFT:
-        found.append(f"{name} became {slower - 1:.0%} slower during the run: throttling, or other load")
     transfers = sum(latency[part]["p50"] for part in ("h2d", "d2h") if part in latency)
     if transfers > _TRANSFER_BOUND * latency["compute"]["p50"]:
         found.append(f"{name} is transfer-bound: {transfers:.2f} ms on the way to the device and back")
