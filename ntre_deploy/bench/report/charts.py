@@ -130,7 +130,7 @@ def speed_accuracy(report: Report) -> tuple[list[Point], list[Tick], list[Tick]]
     ends = [100 * value for system in systems for value in _ends(system)]
     middle, span = (min(ends) + max(ends)) / 2, max(max(ends) - min(ends), _LEAST_SPAN) * (1 + 2 * _MARGIN)
     bottom = max(min(middle - span / 2, 100 - span), 0)
-    made = []
+    made: list[Point] = []
 
     def height(value: float) -> float:
         return 100 - 100 * (100 * value - bottom) / span
