@@ -113,7 +113,10 @@ class Cached:
         return logits
 
     def transfers(self) -> tuple[float, float] | None:
-        """Milliseconds that the last query spent on the way to the device and back, where the engine tells."""
+        """Milliseconds that the last query spent on the way to the device and back.
+
+        None without an attribute `transfer_ms` of the engine, which one with memory of its own may have.
+        """
         told: tuple[float, float] | None = getattr(self.segmenter.engine, "transfer_ms", None)
         return told
 

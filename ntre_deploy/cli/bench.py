@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntre_deploy.cli.console import counting, print_json
+from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.episodes import (
     CountOption,
     DatasetOption,
@@ -150,7 +150,9 @@ def run(
     if out is not None:
         check_folder(out)
     before = environment(plan.threads) | hardware()
-    open_groups(opened, plan.threads, wanted)
+    with steps(as_json) as step:
+        step("opening engines")
+        open_groups(opened, plan.threads, wanted)
     if gates.asked and not any(system.name not in PYTORCH for group in opened.groups for system in group.systems):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
         raise EngineError(f"No engine of the bundle runs here, so there is nothing to judge ({reasons}).")

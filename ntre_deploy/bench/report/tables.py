@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 Report = Mapping[str, Any]
@@ -19,7 +20,7 @@ PARITY = (
     "mask IoU",
     "logits error",
 )
-COSTS = ("system", "support ms", "load ms", "first query ms", "images/s", "memory MB", "files MB")
+COSTS = ("system", "support ms", "load ms", "first query ms", "images/s (threads)", "memory MB", "files MB")
 MISSING = "-"
 
 
@@ -86,7 +87,7 @@ def cost_rows(report: Report) -> list[Row]:
                 milliseconds(support["p50"]) if support else MISSING,
                 f"{found['load_ms']:.0f}" if found else MISSING,
                 f"{found['first_query_ms']:.0f}" if found else MISSING,
-                f"{best['median']:.1f} ({threads(best['workers'])})" if best else MISSING,
+                f"{best['median']:.1f} ({best['workers']})" if best else MISSING,
                 _memory(found),
                 megabytes(sum(system["files"].values())) if system["files"] else MISSING,
             )
@@ -105,9 +106,13 @@ def costs(report: Report) -> Table:
 
 
 def _table(heading: str, columns: Row, rows: list[Row]) -> Table:
-    result = Table(title=heading, title_justify="left")
+    result = Table(title=heading, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index < 1 else "right", no_wrap=True)
+        # units below names, so that a table fits 80 columns; where it does not, names give way and never figures
+        first = index == 0
+        result.add_column(
+            column.replace(" ", "\n"), justify="left" if first else "right", no_wrap=not first, overflow="fold"
+        )
     for row in rows:
         result.add_row(*row)
     return result
@@ -115,7 +120,7 @@ def _table(heading: str, columns: Row, rows: list[Row]) -> Table:
 
 def milliseconds(value: float) -> str:
     """Milliseconds with the digits that a clock can tell."""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
 def points(value: float) -> str:
