@@ -1,6 +1,5 @@
 """Run every system on the same episodes, interleaved, and compare what they give."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntre_deploy.bench.groups import Group
 from ntre_deploy.bench.latency import Samples, timed, warm_up
+from ntre_deploy.bench.machine import environment
 from ntre_deploy.bench.systems import System
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
-from ntre_deploy.runtime.cpu import cpu_name
-from ntre_deploy.runtime.image import InputSpec, label_map, prepare_image
+from ntre_deploy.runtime.image import InputSpec, Letterbox, label_map, prepare_image
 from ntre_deploy.runtime.segmenter import logits_error
-from ntre_deploy.training.metrics import IGNORE, Score, mask_iou
+from ntre_deploy.training.metrics import IGNORE, Confusion, Score, mask_iou
+
+__all__ = ["Picture", "Result", "environment", "label", "overhead", "run_bench", "run_groups"]
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -24,15 +26,19 @@ Pixels = NDArray[np.uint8]
 
 @dataclass
 class Result:
-    """What was measured of one system; the parity figures are against the first system.
+    """What was measured of one system; the parity figures are against its reference.
 
     Attributes:
+        bundle: whose engine it is; empty where there is one bundle.
+        reference: place of the system that it is compared with among the results.
         queries: times of each query.
         supports: milliseconds of preparing the supports of each episode.
         score: accuracy against the ground truth.
+        counts: class, and true positive, false positive, false negative and true negative pixels of each episode.
         differing: share of differing pixels of each episode.
         mask_ious: IoU with the reference's mask of each episode.
-        logits_errors: max |a - b| / max |b| of each episode.
+        logits_errors: max |a - b| / max |b| of each episode; NaN where one of them holds NaN.
+        pixels: that count, of each episode's query.
     """
 
     name: str
@@ -44,11 +50,19 @@ class Result:
     mask_ious: list[float] = field(default_factory=list)
     logits_errors: list[float] = field(default_factory=list)
     pixels: list[int] = field(default_factory=list)
+    counts: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    bundle: str = ""
+    reference: int = 0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One episode to look at: uint8 RGB images, uint8 masks [H, W]; `masks` has one entry per system."""
+    """One episode to look at: uint8 RGB images, uint8 masks [H, W].
+
+    Attributes:
+        masks: one entry per system, under its `label`.
+        differing: share of the pixels in which each system differs from its reference.
+    """
 
     episode: Episode
     support: Pixels
@@ -56,6 +70,16 @@ class Picture:
     query: Pixels
     truth: Pixels
     masks: dict[str, Pixels]
+    differing: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A system, and what it needs to know of its group."""
+
+    system: System
+    spec: InputSpec
+    reference: int
 
 
 def run_bench(
@@ -65,67 +89,189 @@ def run_bench(
     episodes: EpisodeSet,
     *,
     rounds: int = 1,
+    seconds: float = 0.0,
+    least: int = 0,
     pictures: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[Result], list[Picture]]:
-    """Measure all systems.
+    """Measure all systems of one network; the first system is the reference.  See `run_groups`."""
+    group = Group(spec, list(systems), [""] * len(systems))
+    return run_groups(
+        [group],
+        dataset,
+        episodes,
+        rounds=rounds,
+        seconds=seconds,
+        least=least,
+        pictures=pictures,
+        progress=progress,
+    )
+
+
+def run_groups(
+    groups: Sequence[Group],
+    dataset: Dataset,
+    episodes: EpisodeSet,
+    *,
+    rounds: int = 1,
+    seconds: float = 0.0,
+    least: int = 0,
+    pictures: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[list[Result], list[Picture]]:
+    """Measure all systems of all groups.
 
     Each episode is run by one system after the other, beginning with another one every time, so that what else
-    happens on the machine hits all of them alike.  The first system is the reference.
+    happens on the machine hits all of them alike.  In every episode, a system takes turns until it has its share of
+    `seconds` and of `least` samples; one that has them sits out.
 
     Args:
-        rounds: how often each episode's query is timed by each system.
-        pictures: number of episodes whose masks are kept.
+        rounds: how often each episode's query is timed by each system, at least.
+        seconds: of measured time that each system gets, at least.
+        least: samples of each system, at least.
+        pictures: number of episodes whose masks are kept: those in which systems differ most from their references.
         progress: called after every episode.
+
+    Returns:
+        Results in the order of the groups and their systems, and pictures, the worst first.
 
     Raises:
         InputError: an image or mask of the dataset cannot be read.
         EngineError: an engine failed.
     """
-    results = [Result(system.name, system.precision) for system in systems]
-    kept: list[Picture] = []
+    placed: list[_Placed] = []
+    results: list[Result] = []
+    for group in groups:
+        first = len(placed)
+        for system, bundle in zip(group.systems, group.bundles, strict=True):
+            placed.append(_Placed(system, group.spec, first))
+            results.append(Result(system.name, system.precision, bundle=bundle, reference=first))
+    worst = _Worst(pictures)
     for number, episode in enumerate(episodes.episodes):
         shots = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
         query, truth = dataset.image(episode.query), dataset.mask(episode.query, episode.class_id)
         states = []
-        for system, result in zip(systems, results, strict=True):
-            state, spent = timed(partial(system.prepare, shots))
+        for item, result in zip(placed, results, strict=True):
+            state, spent = timed(partial(item.system.prepare, shots))
             states.append(state)
             if number:  # the first one pays for allocations that later ones do not
                 result.supports.append(spent)
         if number == 0:
-            for system, state in zip(systems, states, strict=True):
-                warm_up(partial(_query, system, state, query, spec, Samples()))
-        outputs: list[tuple[Float, Pixels]] = [(np.empty(0, np.float32), np.empty(0, np.uint8))] * len(systems)
-        for turn in range(rounds):
-            for step in range(len(systems)):
-                index = (step + number + turn) % len(systems)
-                outputs[index] = _query(systems[index], states[index], query, spec, results[index].queries)
+            for item, state in zip(placed, states, strict=True):
+                warm_up(partial(_query, item.system, state, query, item.spec, Samples()))
+        share = (number + 1) / len(episodes.episodes)
+        outputs: list[tuple[Float, Pixels]] = [(np.empty(0, np.float32), np.empty(0, np.uint8))] * len(placed)
+        turn = 0
+        while True:
+            order = [(step + number + turn) % len(placed) for step in range(len(placed))]
+            due = order if turn < rounds else [i for i in order if _lacks(results[i], share, seconds, least)]
+            if not due:
+                break
+            for index in due:
+                item = placed[index]
+                outputs[index] = _query(item.system, states[index], query, item.spec, results[index].queries)
+            turn += 1
         for result, (logits, mask) in zip(results, outputs, strict=True):
-            _compare(result, episode, logits, mask, outputs[0], truth)
-        if len(kept) < pictures:
+            _compare(result, episode, logits, mask, outputs[result.reference], truth)
+        if worst.wants(results):
             masks = {label(r): mask for r, (_, mask) in zip(results, outputs, strict=True)}
-            kept.append(Picture(episode, *shots[0], query, truth, masks))
+            differing = {label(r): r.differing[-1] for r in results}
+            worst.add(results, Picture(episode, *shots[0], query, truth, masks, differing))
         progress()
-    return results, kept
+    return results, worst.pictures()
+
+
+class _Worst:
+    """The episodes in which systems differ most from their references; the earlier one of two that are alike."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: list[tuple[tuple[float, float], Picture]] = []
+
+    def wants(self, results: Sequence[Result]) -> bool:
+        return self._count > 0 and (len(self._kept) < self._count or self._rank(results) > self._kept[-1][0])
+
+    def add(self, results: Sequence[Result], picture: Picture) -> None:
+        self._kept.append((self._rank(results), picture))
+        self._kept.sort(key=lambda entry: entry[0], reverse=True)  # stable
+        del self._kept[self._count :]
+
+    def pictures(self) -> list[Picture]:
+        return [picture for _, picture in self._kept]
+
+    @staticmethod
+    def _rank(results: Sequence[Result]) -> tuple[float, float]:
+        # where no mask differs, the episode in which the reference itself is worst tells the most
+        tp, fp, fn = results[0].counts[-1][1:4]
+        return max(r.differing[-1] for r in results), (fp + fn) / max(tp + fp + fn, 1)
+
+
+def _lacks(result: Result, share: float, seconds: float, least: int) -> bool:
+    samples = result.queries
+    return len(samples.parts["total"]) < least * share or samples.seconds < seconds * share
 
 
 def label(item: System | Result) -> str:
-    """Name and precision, as tables and files show a system."""
-    return f"{item.name} {item.precision}"
+    """Bundle (where there are several), name and precision, as tables and files show a system."""
+    bundle = getattr(item, "bundle", "")
+    return f"{bundle}: {item.name} {item.precision}" if bundle else f"{item.name} {item.precision}"
 
 
 def _query(system: System, state: Any, query: Pixels, spec: InputSpec, samples: Samples) -> tuple[Float, Pixels]:
-    (pixels, box), pre = timed(lambda: prepare_image(query, spec))
-    logits, compute = timed(lambda: system.compute(pixels, state))
-    mask, post = timed(lambda: label_map(logits, box))
-    samples.add(pre, compute, post)
+    return _measured(
+        lambda: prepare_image(query, spec), lambda pixels: system.compute(pixels, state), label_map, system, samples
+    )
+
+
+def _measured(
+    prepare: Callable[[], tuple[Float, Letterbox]],
+    compute: Callable[[Float], Float],
+    finish: Callable[[Float, Letterbox], Pixels],
+    system: System,
+    samples: Samples,
+) -> tuple[Float, Pixels]:
+    (pixels, box), pre = timed(prepare)
+    logits, spent = timed(lambda: compute(pixels))
+    mask, post = timed(lambda: finish(logits, box))
+    transfers = getattr(system, "transfers", None)
+    samples.add(pre, spent, post, transfers=None if transfers is None else transfers())
     return logits, mask
+
+
+def overhead(count: int = 1000) -> float:
+    """Milliseconds that the harness itself takes for one query: median over calls that do nothing."""
+    logits, mask = np.zeros((1, 2, 1, 1), np.float32), np.zeros((1, 1), np.uint8)
+    pixels, box = np.zeros((3, 1, 1), np.float32), Letterbox.fit(1, 1, 1)
+    samples, system = Samples(), _Nothing()
+    spent = []
+    for _ in range(count):
+        call = partial(
+            _measured, lambda: (pixels, box), lambda given: logits, lambda found, where: mask, system, samples
+        )
+        spent.append(timed(call)[1])
+    return float(np.median(spent))
+
+
+class _Nothing:
+    name = precision = ""
+
+    def prepare(self, shots: object) -> None:
+        return None
+
+    def compute(self, pixels: Float, state: object) -> Float:
+        return pixels
+
+    def transfers(self) -> None:
+        return None
 
 
 def _compare(
     result: Result, episode: Episode, logits: Float, mask: Pixels, reference: tuple[Float, Pixels], truth: Pixels
 ) -> None:
+    own = Confusion()
+    own.add(mask, truth)
+    tp, fp, fn, tn = own.true_positive, own.false_positive, own.false_negative, own.true_negative
+    result.counts.append((episode.class_id, tp, fp, fn, tn))
     result.score.add(episode.class_id, mask, truth)
     wanted, wanted_mask = reference
     valid = truth != IGNORE
@@ -134,16 +280,3 @@ def _compare(
     result.mask_ious.append(mask_iou(mask[valid], wanted_mask[valid]))
     # NaN stays NaN, and the report tells
     result.logits_errors.append(logits_error(logits, wanted))
-
-
-def environment(threads: int | None) -> dict[str, Any]:
-    """What the figures depend on besides the bundle; `threads` is None where they were left to the engine."""
-    from ntre_deploy.versions import versions
-
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "versions": versions(),
-    }

@@ -1,8 +1,9 @@
 """What is measured: PyTorch with the full network, PyTorch with cached supports, and every engine of the bundle."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,16 +11,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.files import sha256
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import available_engines, engine_precisions, open_engine, precision_unavailable
+from ntre_deploy.runtime.engines import (
+    ENGINE_NAMES,
+    Engine,
+    available_engines,
+    engine_precisions,
+    open_engine,
+    precision_unavailable,
+)
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Shots = Sequence[tuple[Pixels, Pixels]]
+
+FULL, CACHED = "pytorch full", "pytorch cached"
 
 
 class System(Protocol):
@@ -45,12 +55,28 @@ class System(Protocol):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is known of an engine before it runs.
+
+    Attributes:
+        asked: precision that the export was asked for.
+        evidence: where the precision that was found is read from.
+        files: names and bytes of the graphs that it reads.
+    """
+
+    asked: str = ""
+    evidence: str = ""
+    files: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class FullPyTorch:
     """The training graph, supports and all, for every query: the reference, and what the released code does."""
 
     network: Any  # ntre_deploy.export.torch_engines.FullNetwork; not imported here, so that bench loads without torch
-    name: str = "pytorch full"
+    name: str = FULL
     precision: str = "fp32"
+    facts: Facts = field(default_factory=Facts)
 
     def prepare(self, shots: Shots) -> Any:
         """Letterboxed tensors: the network itself runs in `compute`."""
@@ -64,11 +90,17 @@ class FullPyTorch:
 
 @dataclass(frozen=True)
 class Cached:
-    """An engine behind a `Segmenter`: supports are encoded once."""
+    """An engine behind a `Segmenter`: supports are encoded once.
+
+    Attributes:
+        throughput: opens the engine for several clones at once, where that takes another one.
+    """
 
     segmenter: Segmenter
     name: str
     precision: str
+    facts: Facts = field(default_factory=Facts)
+    throughput: Callable[[], Segmenter] | None = None
 
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports."""
@@ -79,6 +111,18 @@ class Cached:
         prototypes, keys = state
         logits: Float = self.segmenter.engine.query(pixels[None], prototypes, keys)[0]
         return logits
+
+    def transfers(self) -> tuple[float, float] | None:
+        """Milliseconds that the last query spent on the way to the device and back.
+
+        None without an attribute `transfer_ms` of the engine, which one with memory of its own may have.
+        """
+        told: tuple[float, float] | None = getattr(self.segmenter.engine, "transfer_ms", None)
+        return told
+
+    def many(self) -> Segmenter:
+        """A segmenter to clone for several threads."""
+        return self.segmenter if self.throughput is None else self.throughput()
 
 
 def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
@@ -103,11 +147,29 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
     )
 
 
-def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[System], dict[str, str]]:
-    """All systems that this machine can run, the reference first, and why the others cannot.
+Wanted = tuple[str, str | None]
+
+
+def parse_engine(text: str) -> Wanted:
+    """`NAME` or `NAME:PRECISION` as a pair; without a precision, all of them are meant.
 
     Raises:
-        InputError: the checkpoint cannot be read.
+        InputError: no such engine.
+    """
+    name, colon, precision = text.partition(":")
+    return one_of(name, ENGINE_NAMES, "Engine"), precision if colon and precision else None
+
+
+def build_systems(
+    bundle: Bundle, checkpoint: Path, threads: int, engines: Sequence[Wanted] = ()
+) -> tuple[list[System], dict[str, str]]:
+    """All systems that this machine can run, the reference first, and why the others cannot.
+
+    Args:
+        engines: only these beside PyTorch; one that cannot run is an error then.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or the bundle lacks an engine that was asked for.
         EngineError: an engine that should run does not.
     """
     import torch
@@ -125,16 +187,75 @@ def build_systems(bundle: Bundle, checkpoint: Path, threads: int) -> tuple[list[
             f"The manifest of {bundle.folder} tells of another model than its checkpoint; export it again."
         )
     cached = Segmenter(TorchEngine(model, spec.size), spec, entry)
-    systems: list[System] = [FullPyTorch(FullNetwork(model, spec)), Cached(cached, "pytorch cached", "fp32")]
-    skipped = {}
+    kinds = ", ".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
+    facts = Facts("fp32", f"parameters are {kinds}")
+    systems: list[System] = [
+        FullPyTorch(FullNetwork(model, spec), facts=facts),
+        Cached(cached, CACHED, "fp32", facts),
+    ]
+    added, skipped = open_engines(bundle, threads, engines)
+    return [*systems, *added], skipped
+
+
+def open_engines(bundle: Bundle, threads: int, engines: Sequence[Wanted] = ()) -> tuple[list[System], dict[str, str]]:
+    """The engines of a bundle that this machine can run, and why it cannot run the others; see `build_systems`."""
+    systems: list[System] = []
+    skipped: dict[str, str] = {}
     for name, reason in available_engines().items():
+        wanted = [precision for engine, precision in engines if engine == name]
+        if engines and not wanted:
+            continue
         if reason:
+            if engines:
+                raise EngineError(f"{name} cannot run here: {reason}; `ntre doctor` tells more.")
             skipped[name] = reason
             continue
-        for precision in engine_precisions(bundle, name):
+        held = engine_precisions(bundle, name)
+        if not held and engines:
+            raise InputError(f"{bundle.folder} holds nothing for {name}; export it with --engine, or leave it out.")
+        chosen = held if None in wanted or not engines else [p for p in wanted if p is not None]
+        for precision in dict.fromkeys(chosen):
             if lacking := precision_unavailable(name, precision):
+                if engines:
+                    raise EngineError(f"{name} cannot run {precision} here: {lacking}.")
                 skipped[f"{name} {precision}"] = lacking
                 continue
-            engine = open_engine(bundle, name, precision, threads).engine
-            systems.append(Cached(Segmenter(engine, spec, entry), name, precision))
+            systems.append(_opened(bundle, name, precision, threads))
     return systems, skipped
+
+
+def _opened(bundle: Bundle, name: str, precision: str, threads: int) -> Cached:
+    spec, entry = bundle.manifest.input, bundle.manifest.model
+    engine = open_engine(bundle, name, precision, threads).engine
+    reopened = None
+    if name == "openvino":  # compiled for one image at a time, its clones would queue
+        reopened = partial(_for_throughput, bundle, name, precision, threads)
+    return Cached(Segmenter(engine, spec, entry), name, precision, _facts(bundle, name, precision, engine), reopened)
+
+
+def _for_throughput(bundle: Bundle, name: str, precision: str, threads: int) -> Segmenter:
+    engine = open_engine(bundle, name, precision, threads, hint="throughput").engine
+    return Segmenter(engine, bundle.manifest.input, bundle.manifest.model)
+
+
+def _facts(bundle: Bundle, name: str, precision: str, engine: Engine) -> Facts:
+    built = bundle.built(name, precision)
+    if built is not None:
+        entries = [bundle.file(built.support), bundle.file(built.query)]
+        asked = built.precision_asked
+    else:
+        entries = []
+        # `onnx-cpu` reads the files of `onnx`
+        for owner in (name, name.partition("-")[0]):
+            found = [bundle.entry(role, owner, precision) for role in ("support", "query")]
+            entries = [e for e in found if e is not None]
+            if entries:
+                break
+        asked = entries[0].precision_asked if entries else ""
+    files = {e.name: e.size for e in entries}
+    kernels = getattr(engine, "kernels", None)
+    if kernels is None:
+        return Facts(asked, f"read back from {' and '.join(files)} at export", files)
+    convolutions = kernels()["query"].get("Convolution", {})
+    ran = ", ".join(f"{count} x {kind}" for kind, count in convolutions.items())
+    return Facts(asked, f"convolutions of the compiled query graph: {ran}", files)

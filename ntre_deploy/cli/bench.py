@@ -1,13 +1,16 @@
-"""`ntre bench`: latency and parity of a bundle's engines against PyTorch."""
+"""`ntre bench`: latency and parity of bundles' engines against PyTorch, and gates on both."""
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntre_deploy.cli.console import counting, print_json
+from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.episodes import (
     CountOption,
     DatasetOption,
@@ -19,13 +22,31 @@ from ntre_deploy.cli.episodes import (
     SplitOption,
     open_episodes,
 )
+from ntre_deploy.errors import EngineError, GateError
+
+if TYPE_CHECKING:
+    from ntre_deploy.bench.gates import Gates
+    from ntre_deploy.bench.session import Plan
+
+
+def _schema(wanted: bool) -> None:
+    if wanted:
+        from ntre_deploy.bench.report.schema import schema_text
+
+        print(schema_text(), end="")
+        raise typer.Exit
+
+
+def _option(panel: str, name: str, metavar: str | None, text: str, **more: Any) -> Any:
+    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, show_default=False, **more)
+
+
+_how, _told = partial(_option, "How it is measured"), partial(_option, "Results")
+_gate = partial(_option, "Gates: one that fails ends with exit code 1")
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="The bundle's checkpoint. (default: found beside the bundle)")
-    ] = None,
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundle folders.", show_default=False)],
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
@@ -33,68 +54,148 @@ def command(
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timings of each query by each system.")] = 2,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of every system.")] = 2,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the report and overlays.")] = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Episodes shown in the report.")] = 6,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    checkpoint: Annotated[list[Path] | None, _how("--checkpoint", "FILE", "(default: found beside the bundle)")] = None,
+    engine: Annotated[
+        list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
+    ] = None,
+    seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
+    rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
+    threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
+    workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput. (2)", min=0)] = 2,
+    no_memory: Annotated[bool, _how("--no-memory", None, "Leave out load time and peak memory.")] = False,
+    out: Annotated[Path | None, _told("--out|-o", "FOLDER", "For report.html, bench.json and more.")] = None,
+    pictures: Annotated[int, _told("--pictures", "N", "Worst episodes in the report. (6)", min=0)] = 6,
+    as_json: Annotated[bool, _told("--json", None, "Print the report as JSON.")] = False,
+    schema: Annotated[
+        bool, _told("--schema", None, "Print the report's JSON Schema.", callback=_schema, is_eager=True)
+    ] = False,
+    max_miou_drop: Annotated[
+        float | None, _gate("--max-miou-drop", "POINTS", "Of mIoU below PyTorch, such as 0.5.")
+    ] = None,
+    min_pixel_agreement: Annotated[
+        float | None, _gate("--min-pixel-agreement", "PERCENT", "Of pixels as PyTorch's, such as 99.9.")
+    ] = None,
+    max_p50: Annotated[float | None, _gate("--max-p50", "MS", "Of the median query, end to end.")] = None,
+    max_p99: Annotated[float | None, _gate("--max-p99", "MS", "Of all queries but one in a hundred.")] = None,
+    min_speedup: Annotated[
+        float | None, _gate("--min-speedup", "FACTOR", "Faster than PyTorch's full network.")
+    ] = None,
+    against: Annotated[Path | None, _gate("--against", "FILE", "bench.json of an earlier run.")] = None,
+    max_slowdown: Annotated[
+        float | None, _gate("--max-slowdown", "PERCENT", "Slower than in that run. (default: 10)")
+    ] = None,
 ) -> None:
-    """Measure a bundle's engines and PyTorch on the same episodes, interleaved.
+    """Measure bundles' engines and PyTorch on the same episodes, interleaved.
 
     Example: ntre bench model.ntre --dataset coco:instances_val.json --shots 5 --out report
     """
+    from ntre_deploy.bench.baseline import read_baseline
+    from ntre_deploy.bench.gates import Gates
+    from ntre_deploy.bench.session import Plan
+
+    gates = Gates(
+        max_miou_drop=max_miou_drop,
+        min_pixel_agreement=min_pixel_agreement,
+        max_p50=max_p50,
+        max_p99=max_p99,
+        min_speedup=min_speedup,
+        against=None if against is None else read_baseline(against),
+        max_slowdown=max_slowdown,
+    )
     draw = Draw(dataset, episodes, shots, count, seed, fold, split, quiet=as_json)
-    report = run(bundle, checkpoint, draw, rounds, threads, out, pictures, quiet=as_json)
-    if as_json:
-        print_json(report)
+    plan = Plan(
+        seconds=seconds,
+        rounds=rounds,
+        threads=threads,
+        workers=workers,
+        memory=not no_memory,
+        pictures=pictures if out is not None else 0,
+    )
+    run(bundles, checkpoint or [], draw, plan, out=out, engines=engine or [], gates=gates, as_json=as_json)
 
 
 def run(
-    folder: Path,
-    checkpoint: Path | None,
+    folders: Sequence[Path],
+    checkpoints: Sequence[Path],
     draw: Draw,
-    rounds: int,
-    threads: int,
-    out: Path | None,
-    pictures: int,
-    quiet: bool = False,
+    plan: "Plan",
+    *,
+    out: Path | None = None,
+    engines: Sequence[str] = (),
+    gates: "Gates | None" = None,
+    as_json: bool = False,
 ) -> dict[str, Any]:
-    """The bench behind the command and the demo; prints its table unless `quiet`, and returns the report."""
-    from rich.console import Console
+    """The bench behind the command and the demo: prints its tables (or JSON) and returns the report.
 
-    from ntre_deploy.bench.report import build_report, table, write_report
-    from ntre_deploy.bench.runner import environment, run_bench
-    from ntre_deploy.bench.systems import build_systems, find_checkpoint
+    Raises:
+        InputError: something given cannot be used.
+        EngineError: an engine is not there or failed; gates without any engine to judge.
+        GateError: a gate failed; the report has been printed and written.
+    """
+    from ntre_deploy.bench.gates import Gates, check_gates, failures
+    from ntre_deploy.bench.groups import PYTORCH, find_bundles, open_groups
+    from ntre_deploy.bench.machine import environment, hardware
+    from ntre_deploy.bench.report import write_report
+    from ntre_deploy.bench.session import measure
+    from ntre_deploy.bench.systems import parse_engine
     from ntre_deploy.files import check_folder
-    from ntre_deploy.runtime.bundle import Bundle
 
-    opened = Bundle.open(folder)
-    data, drawn = open_episodes(draw)
+    gates = gates or Gates()
+    wanted = [parse_engine(text) for text in engines]
+    opened = find_bundles(folders, checkpoints)
+    notes: list[str] = []
+    data, drawn = open_episodes(replace(draw, warn=notes.append))
+    if gates.against is not None:
+        gates.against.check_episodes(drawn.hash)
     if out is not None:
         check_folder(out)
-    before = environment(threads)
-    systems, skipped = build_systems(opened, find_checkpoint(opened, checkpoint), threads)
-    with counting(len(drawn.episodes), "measuring", quiet) as advance:
-        results, kept = run_bench(
-            systems,
-            opened.manifest.input,
-            data,
-            drawn,
-            rounds=rounds,
-            pictures=pictures if out is not None else 0,
-            progress=advance,
-        )
-    command = shlex.join(["ntre", *sys.argv[1:]])
-    report = build_report(opened, drawn, results, skipped, before, command)
-    written = write_report(out, report, kept) if out is not None else []
-    if not quiet:
-        console = Console()
-        # a pipe has no width; the table must not be cut to one that was guessed
-        console.print(table(report)) if console.is_terminal else Console(width=120).print(table(report))
-        for name, reason in skipped.items():
-            print(f"not run: {name}: {reason}")
-        for warning in report["warnings"]:
-            print(f"warning: {warning}")
-        if written:
-            print(f"report: {written[1]}")
+    before = environment(plan.threads) | hardware()
+    with steps(as_json) as step:
+        step("opening engines")
+        open_groups(opened, plan.threads, wanted)
+    if gates.asked and not any(system.name not in PYTORCH for group in opened.groups for system in group.systems):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
+        raise EngineError(f"No engine of the bundle runs here, so there is nothing to judge ({reasons}).")
+    report, pictures = measure(
+        opened,
+        data,
+        drawn,
+        plan,
+        environment=before,
+        command=shlex.join(["ntre", *sys.argv[1:]]),
+        counting=lambda total, what: counting(total, what, as_json),
+        notes=notes,
+    )
+    report["gates"] = check_gates(gates, report)
+    written = write_report(out, report, pictures) if out is not None else {}
+    if as_json:
+        print_json(report)
+    else:
+        _print(report, plan, written)
+    if failed := failures(report["gates"]):
+        raise GateError(failed)
     return report
+
+
+def _print(report: dict[str, Any], plan: "Plan", written: dict[str, Path]) -> None:
+    from rich.console import Console
+
+    from ntre_deploy.bench.report import costs, table
+
+    console = Console()
+    # a pipe has no width; the table must not be cut to one that was guessed
+    wide = console if console.is_terminal else Console(width=160)
+    wide.print(table(report))
+    wide.print(costs(report))
+    for name, reason in report["skipped"].items():
+        print(f"not run: {name}: {reason}")
+    for warning in report["warnings"]:
+        print(f"warning: {warning}")
+    for check in report["gates"]:
+        if check["passed"]:
+            print(f"passed: {check['text']}")
+    if plan.seconds:
+        longer = f"{10 * plan.seconds:g}"
+        print(f"each system ran for at least {plan.seconds:g} s; for steadier percentiles: --seconds {longer}")
+    for what, path in written.items():
+        print(f"{what}: {path}")

@@ -27,6 +27,7 @@ def command(
 
     Example: ntre demo --out demo_out
     """
+    from ntre_deploy.bench.session import Plan
     from ntre_deploy.files import check_folder
     from ntre_deploy.model.checkpoint import load_checkpoint
     from ntre_deploy.runtime.segmenter import Segmenter
@@ -45,4 +46,4 @@ def command(
         segmenter = Segmenter.load(out / "demo.ntre", "onnx-cpu", threads=threads)
         segment.run_episodes(segmenter, replace(novel, count=8, seed=1), out / "segmented")
         print("3/3 measure against PyTorch")
-        bench.run(out / "demo.ntre", checkpoint, novel, rounds=3, threads=threads, out=out, pictures=6)
+        bench.run([out / "demo.ntre"], [checkpoint], novel, Plan(threads=threads), out=out)

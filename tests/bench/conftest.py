@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ntre_deploy.bench.report import Run, build_report
+from ntre_deploy.bench.runner import Result, environment
 from ntre_deploy.data.episodes import Episode, EpisodeSet
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.image import InputSpec
@@ -125,3 +127,45 @@ def bundle_of(tmp_path: Path) -> Callable[..., Bundle]:
         return Bundle(folder, manifest)
 
     return make
+
+
+@pytest.fixture
+def result() -> Callable[..., Result]:
+    """A system with these times (pre 1 ms, post 2 ms) and a perfect score on two pixels of each of `episodes`."""
+
+    def make(name: str, milliseconds: Sequence[float], precision: str = "fp32", episodes: int = 1) -> Result:
+        made = Result(name, precision)
+        for value in milliseconds:
+            made.queries.add(1.0, value - 3.0, 2.0)
+        made.supports += [30.0, 50.0]
+        for _ in range(episodes):
+            made.score.add(0, np.ones((1, 2), np.uint8), np.ones((1, 2), np.uint8))
+            made.counts.append((0, 2, 0, 0, 0))
+            made.differing.append(0.0)
+            made.mask_ious.append(1.0)
+            made.logits_errors.append(1.5e-6)
+            made.pixels.append(2)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def build(bundle_of: Callable[..., Any], two_episodes: EpisodeSet) -> Callable[..., dict[str, Any]]:
+    """A report of results."""
+
+    def make(*results: Result, run: Run | None = None, head: str = "trained") -> dict[str, Any]:
+        bundles = {"tiny": bundle_of(head=head)}
+        return build_report(bundles, two_episodes, results, environment(2), "ntre bench tiny.ntre", run)
+
+    return make
+
+
+@pytest.fixture
+def report(build: Callable[..., dict[str, Any]], result: Callable[..., Result]) -> dict[str, Any]:
+    """The reference, an engine twice as fast, and one that could not run."""
+    return build(
+        result("pytorch full", [40.0, 40.4, 39.6]),
+        result("onnx-cpu", [20.0, 19.0, 30.0], "fp16"),
+        run=Run(skipped={"onnx-cuda": "no CUDA"}),
+    )

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ntre_deploy.bench.latency import Samples, summarise, timed, warm_up
+from ntre_deploy.bench.latency import Samples, drift, summarise, timed, warm_up
 
 
 def test_statistics_of_known_values() -> None:
@@ -58,3 +58,24 @@ def test_warm_up_calls_at_least_as_often_as_asked_and_as_long() -> None:
     warm_up(lambda: calls.append(time.perf_counter()), seconds=0.05, least=1)
     assert time.perf_counter() - start >= 0.05
     assert len(calls) > 1
+
+
+def test_the_way_to_the_device_and_back_is_cut_out_of_compute() -> None:
+    samples = Samples()
+    samples.add(1.0, 10.0, 2.0, transfers=(3.0, 0.5))
+    assert {name: values[0] for name, values in samples.parts.items()} == {
+        "pre": 1.0,
+        "h2d": 3.0,
+        "compute": 6.5,
+        "d2h": 0.5,
+        "post": 2.0,
+        "total": 13.0,
+    }
+    assert list(samples.summary()) == ["pre", "h2d", "compute", "d2h", "post", "total"]
+    assert samples.seconds == pytest.approx(0.013)
+
+
+def test_drift_compares_the_last_third_with_the_first() -> None:
+    assert drift([10.0] * 30) == 1.0
+    assert drift([10.0] * 10 + [99.0] * 10 + [15.0] * 10) == 1.5
+    assert drift([7.0]) == 1.0

@@ -1,13 +1,15 @@
 """`run_bench` with systems whose answers are known: order, numbers of samples, parity and accuracy by hand."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ntre_deploy.bench.groups import Group
 from ntre_deploy.bench.report import build_report
-from ntre_deploy.bench.runner import Picture, Result, environment, label, run_bench
+from ntre_deploy.bench.runner import Picture, Result, environment, label, run_bench, run_groups
 from ntre_deploy.data.episodes import Episode, EpisodeSet
 
 YES, NO = (0.0, 2.0), (2.0, 0.0)
@@ -94,15 +96,18 @@ def test_accuracy_by_hand(run: Run) -> None:
 
 
 def test_the_report_carries_these_figures(run: Run, bundle_of: Callable[..., Any], two_episodes: EpisodeSet) -> None:
-    report = build_report(bundle_of(), two_episodes, run[0], {}, environment(1), "ntre bench")
+    report = build_report({"tiny": bundle_of()}, two_episodes, run[0], environment(1), "ntre bench")
     reference, near, far = report["systems"]
-    assert reference["parity"] == {"miou_drop": 0.0, "differing_pixels": 0.0, "mask_iou": 1.0, "logits_error": 0.0}
+    exact = {"finite": True, "miou_drop": 0.0, "differing_pixels": 0.0, "mask_iou": 1.0, "logits_error": 0.0}
+    assert reference["parity"].items() >= exact.items()
     assert near["parity"]["differing_pixels"] == 0.0
     assert near["parity"]["logits_error"] == pytest.approx(0.05)
     # every pixel counts once: 33 x 22 that differ among 33 x 55, and not the mean of 0 and 1
     assert far["parity"]["differing_pixels"] == pytest.approx(22 / 55)
     assert far["parity"]["miou_drop"] == pytest.approx(0.5)
     assert far["parity"]["mask_iou"] == 0.5
+    assert far["parity"]["worst_episode"] == 1.0
+    assert far["parity"]["pixel_agreement"] == pytest.approx(1 - 22 / 55)
     assert far["parity"]["logits_error"] == 1.0
 
 
@@ -119,15 +124,61 @@ def test_the_order_of_the_systems_does_not_change_what_they_give(
     assert again[1].differing == [0.0, 1.0]
 
 
-def test_pictures_hold_what_was_seen(run: Run, photos: Any) -> None:
+def test_the_picture_is_of_the_worst_episode_and_holds_what_was_seen(run: Run, photos: Any) -> None:
     results, (picture,) = run
-    assert picture.episode.query == "a"
-    assert np.array_equal(picture.query, photos.image("a"))
-    assert np.array_equal(picture.support, photos.image("s"))
-    assert np.array_equal(picture.support_mask, photos.mask("s", 0))
-    assert np.array_equal(picture.truth, photos.mask("a", 0))
+    # `far` differs on photo b alone, which comes second
+    assert picture.episode.query == "b"
+    assert np.array_equal(picture.query, photos.image("b"))
+    assert np.array_equal(picture.support, photos.image("t"))
+    assert np.array_equal(picture.support_mask, photos.mask("t", 5))
+    assert np.array_equal(picture.truth, photos.mask("b", 5))
     assert list(picture.masks) == [label(r) for r in results] == ["reference fp32", "near fp32", "far fp16"]
-    assert all((mask == 1).all() for mask in picture.masks.values())
+    assert [int(mask.max()) for mask in picture.masks.values()] == [1, 1, 0]
+    assert picture.differing == {"reference fp32": 0.0, "near fp32": 0.0, "far fp16": 1.0}
+
+
+def test_where_all_masks_agree_the_pictures_are_those_in_which_the_reference_is_worst(
+    constant: Callable[..., Any], photos: Any, spec: Any, two_episodes: EpisodeSet
+) -> None:
+    # everywhere target: photo a has it in a third of its rows, photo b in all that count
+    systems = [constant(name, {"a": YES, "b": YES}) for name in ("A", "B")]
+    for count, queries in ((1, ["a"]), (2, ["a", "b"]), (9, ["a", "b"])):
+        _, pictures = run_bench(systems, spec, photos, two_episodes, pictures=count)
+        assert [picture.episode.query for picture in pictures] == queries
+
+
+def test_every_system_gets_its_samples_and_its_time_and_the_fast_one_more_turns(
+    constant: Callable[..., Any], photos: Any, spec: Any, two_episodes: EpisodeSet
+) -> None:
+    slow = constant("slow", {"a": YES, "b": YES})
+    compute = slow.compute
+    slow.compute = lambda pixels, state: (time.sleep(0.03), compute(pixels, state))[1]
+    systems = [slow, constant("fast", {"a": YES, "b": YES})]
+    results, _ = run_bench(systems, spec, photos, two_episodes, seconds=0.2, least=3)
+    for result in results:
+        assert len(result.queries.parts["total"]) >= 3
+        assert result.queries.seconds >= 0.2
+    assert len(results[1].queries.parts["total"]) > len(results[0].queries.parts["total"])
+    results, _ = run_bench(systems, spec, photos, two_episodes, least=5)
+    assert [len(result.queries.parts["total"]) for result in results] == [5, 5]
+
+
+def test_groups_have_references_of_their_own(
+    constant: Callable[..., Any], photos: Any, spec: Any, two_episodes: EpisodeSet
+) -> None:
+    def group(bundle: str, first: tuple[float, float], second: tuple[float, float]) -> Group:
+        systems = [constant("reference", {"a": first, "b": first}), constant("engine", {"a": second, "b": second})]
+        return Group(spec, systems, [bundle, bundle])
+
+    results, _ = run_groups([group("one", YES, YES), group("two", NO, NO)], photos, two_episodes)
+    assert [(r.bundle, r.name, r.reference) for r in results] == [
+        ("one", "reference", 0),
+        ("one", "engine", 0),
+        ("two", "reference", 2),
+        ("two", "engine", 2),
+    ]
+    assert [r.differing for r in results] == [[0.0, 0.0]] * 4
+    assert label(results[3]) == "two: engine fp32"
 
 
 def test_the_preparation_of_the_first_episode_is_no_sample(run: Run) -> None:
@@ -142,7 +193,7 @@ def test_a_query_without_a_valid_pixel_differs_nowhere_and_counts_for_nothing(
     systems = [constant("A", {"a": YES, "b": YES}), constant("B", {"a": NO, "b": NO})]
     results, _ = run_bench(systems, spec, photos, two_episodes)
     assert (results[1].differing, results[1].pixels) == ([1.0, 0.0], [SIDE * SIDE, 0])
-    report = build_report(bundle_of(), two_episodes, results, {}, environment(1), "ntre bench")
+    report = build_report({"tiny": bundle_of()}, two_episodes, results, environment(1), "ntre bench")
     assert report["systems"][1]["parity"]["differing_pixels"] == 1.0
 
 

@@ -1,14 +1,29 @@
-"""Which checkpoint a bench compares with."""
+"""Which checkpoint a bench compares with, and what it knows of the engines that it opens."""
 
 import hashlib
+import json
+import pkgutil
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ntre_deploy.bench.systems import find_checkpoint
+import ntre_deploy.bench
+from ntre_deploy.bench.systems import (
+    CACHED,
+    FULL,
+    Cached,
+    FullPyTorch,
+    build_systems,
+    find_checkpoint,
+    open_engines,
+)
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.bundle import Bundle
 
 CONTENT = b"the checkpoint"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -68,3 +83,53 @@ def test_what_is_no_file_beside_the_bundle_is_passed_over(kind: str, bundle: Any
         odd.symlink_to("nowhere")
     (bundle.folder.parent / "b.safetensors").write_bytes(CONTENT)
     assert find_checkpoint(bundle, None).name == "b.safetensors"
+
+
+@pytest.fixture
+def bundle_with_openvino(exported: Path, tmp_path: Path) -> Path:
+    """The tiny bundle, whose graphs OpenVINO reads as they are."""
+    copy = Path(shutil.copytree(exported, tmp_path / "tiny.ntre"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    entry = {"engine": "openvino", "precision_asked": "fp32", "precision_found": "fp32", "details": {}}
+    manifest["engines"] = [entry | {"support": "support.onnx", "query": "query.onnx"}]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_openvino_is_compiled_anew_for_several_at_once_and_its_precision_is_read_from_what_it_runs(
+    bundle_with_openvino: Path,
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (extra [openvino])")
+    systems, _ = open_engines(Bundle.open(bundle_with_openvino), 1, [("openvino", "fp32")])
+    (system,) = systems
+    assert isinstance(system, Cached)
+    assert system.facts.evidence.startswith("convolutions of the compiled query graph: ")
+    assert "f32" in system.facts.evidence
+    assert set(system.facts.files) == {"support.onnx", "query.onnx"}
+    many = system.many()
+    assert many.engine is not system.segmenter.engine
+    assert many.engine.name == "openvino"
+
+
+def test_pytorch_tells_the_type_of_its_parameters(exported: Path, tiny_checkpoint: Path) -> None:
+    systems, skipped = build_systems(Bundle.open(exported), tiny_checkpoint, 1, [("onnx-cpu", "fp32")])
+    assert [system.name for system in systems] == [FULL, CACHED, "onnx-cpu"]
+    assert skipped == {}
+    for system in systems[:2]:
+        assert isinstance(system, (FullPyTorch, Cached))
+        assert system.facts.evidence == "parameters are torch.float32"
+
+
+def test_the_bench_loads_without_torch_and_what_it_draws_and_counts_with() -> None:
+    names = [m.name for m in pkgutil.walk_packages(ntre_deploy.bench.__path__, "ntre_deploy.bench.")]
+    assert {"ntre_deploy.bench.session", "ntre_deploy.bench.report.page"} <= set(names)
+    code = f"""
+import importlib, sys
+for name in ("torch", "onnx", "onnxruntime", "openvino", "jinja2", "psutil"):
+    sys.modules[name] = None
+for name in {names!r}:
+    importlib.import_module(name)
+print("all")
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "all\n"), done.stderr

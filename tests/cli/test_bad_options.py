@@ -141,7 +141,7 @@ def test_bench_looks_at_its_out_folder_before_it_measures(
 ) -> None:
     (here / "a_file").write_text("mine")
     measured: list[Any] = []
-    monkeypatch.setattr("ntre_deploy.bench.report.build_report", lambda *a: measured.append(a))
+    monkeypatch.setattr("ntre_deploy.bench.session.measure", lambda *a, **k: measured.append(a))
     refused("bench", tiny.bundle, "--count", "1", "--threads", "1", "--out", "a_file/report", "--json")
     assert measured == []
 

@@ -1,4 +1,4 @@
-"""The whole way as a user goes it: weights, export, segment, bench; segment in a process without torch and onnx."""
+"""The whole way as a user goes it: weights, export, segment; segment in a process without torch and onnx."""
 
 import json
 import subprocess
@@ -165,65 +165,6 @@ def test_two_memories_of_one_name_are_refused(
     done = call("segment", tiny.bundle, pictures.photo, "-s", support, "--memory", "m/thing.safetensors", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert "thing" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def benched(
-    tiny: SimpleNamespace, ntre: Callable[..., Done], tmp_path_factory: pytest.TempPathFactory
-) -> SimpleNamespace:
-    folder = tmp_path_factory.mktemp("bench")
-    arguments = ["--count", "3", "--threads", "1", "--out", "report", "--pictures", "2", "--episodes", "set.jsonl"]
-    done = ntre("bench", tiny.bundle, *arguments, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return SimpleNamespace(folder=folder, done=done, report=json.loads((folder / "report" / "bench.json").read_text()))
-
-
-def test_bench_prints_its_table_and_nothing_on_stderr(benched: SimpleNamespace) -> None:
-    out = benched.done.stdout
-    assert benched.done.stderr == ""
-    for row in ("pytorch full", "pytorch cached", "onnx-cpu"):
-        (line,) = [line for line in out.splitlines() if row in line and "│" in line]
-        assert "…" not in line
-    assert out.splitlines()[-1] == "report: report/report.md"
-
-
-def test_bench_finds_the_export_equal_to_pytorch(benched: SimpleNamespace) -> None:
-    systems = {(s["name"], s["precision"]): s for s in benched.report["systems"]}
-    assert [*systems][:3] == [("pytorch full", "fp32"), ("pytorch cached", "fp32"), ("onnx-cpu", "fp32")]
-    reference = systems["pytorch full", "fp32"]
-    assert reference["parity"] == {"miou_drop": 0.0, "differing_pixels": 0.0, "mask_iou": 1.0, "logits_error": 0.0}
-    assert reference["speedup"] == 1.0
-    for system in systems.values():
-        assert system["parity"]["logits_error"] < 1e-3
-        assert system["parity"]["differing_pixels"] < 1e-3
-        assert system["accuracy"]["miou"] == pytest.approx(reference["accuracy"]["miou"], abs=1e-3)
-        assert system["latency_ms"]["total"]["n"] == 3 * 2  # episodes x rounds
-
-
-def test_bench_writes_report_overlays_and_the_episodes_that_it_ran(benched: SimpleNamespace) -> None:
-    folder = benched.folder / "report"
-    assert sorted(p.name for p in folder.iterdir()) == ["bench.json", "overlays", "report.md", "sheet.png"]
-    # the pictures leave out `pytorch cached`, which shows what `pytorch full` shows
-    shown = len(benched.report["systems"]) - 1
-    assert len(list((folder / "overlays").iterdir())) == 2 * shown
-    for path in (folder / "sheet.png", *(folder / "overlays").iterdir()):
-        with Image.open(path) as image:
-            image.load()
-    header = json.loads((benched.folder / "set.jsonl").read_text().splitlines()[0])
-    assert header["sha256"] == benched.report["episodes"]["sha256"]
-    assert header["count"] == benched.report["episodes"]["count"] == 3
-
-
-def test_bench_runs_the_same_episodes_again_from_their_file_and_gives_pure_json(
-    benched: SimpleNamespace, tiny: SimpleNamespace, call: Callable[..., Done], here: Path
-) -> None:
-    done = call("bench", tiny.bundle, "--episodes", benched.folder / "set.jsonl", "--threads", "1", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    report = json.loads(done.stdout)
-    assert report["episodes"] == benched.report["episodes"]
-    scores = [[s["accuracy"] for s in r["systems"]] for r in (report, benched.report)]
-    assert scores[0] == scores[1]
-    assert list(here.iterdir()) == []
 
 
 def test_the_same_import_gives_the_same_file(tiny: SimpleNamespace, call: Callable[..., Done], here: Path) -> None:

@@ -1,0 +1,146 @@
+"""Load time and peak memory of one system, each in a new process: in a shared one, nobody could tell whose they are.
+
+`python -m ntre_deploy.bench.footprint JSON` is that process; `footprint` starts it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# seconds until a process that gives no answer is ended; loading a large engine takes minutes at worst
+_PATIENCE = 600.0
+_QUERIES = 2
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process opens and runs.
+
+    Attributes:
+        engine: name of an engine, or `pytorch full` or `pytorch cached`.
+        checkpoint: for PyTorch.
+        shots: supports of the class that it encodes.
+    """
+
+    bundle: str
+    engine: str
+    precision: str
+    threads: int
+    shots: int
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a system costs before its first image, and in memory.
+
+    Attributes:
+        load_ms: importing its library, checking the bundle's hashes and opening the graphs.
+        support_ms: encoding the first supports.
+        first_query_ms: the first image, from image to label map.
+        peak_bytes: largest resident memory of the process; None where the system does not tell.
+        base_bytes: of it, Python with NumPy and OpenCV before anything was opened.
+        device_bytes: growth of the memory in use on NVIDIA GPUs; None without one.
+    """
+
+    load_ms: float
+    support_ms: float
+    first_query_ms: float
+    peak_bytes: int | None
+    base_bytes: int | None
+    device_bytes: int | None
+
+
+def footprint(order: Order) -> Footprint | str:
+    """Run an order in a new process; a text says why there is no result."""
+    # -P: the working directory must not shadow the installed package
+    command = [sys.executable, "-P", "-m", "ntre_deploy.bench.footprint", json.dumps(asdict(order))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer after {_PATIENCE:.0f} s"
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _work(order: Order) -> Footprint:
+    import numpy as np
+
+    from ntre_deploy.bench.machine import device_bytes
+    from ntre_deploy.runtime.bundle import Bundle
+    from ntre_deploy.runtime.image import label_map, prepare_image
+
+    base, device = _memory("VmRSS"), device_bytes()
+    began = time.perf_counter()
+    bundle = Bundle.open(order.bundle)
+    size = bundle.manifest.input.size
+    system = _open(bundle, order)
+    loaded = time.perf_counter()
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (size * 3 // 4, size, 3), dtype=np.uint8)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = 1
+    shots = [(image, mask)] * order.shots
+    ready = time.perf_counter()
+    state = system.prepare(shots)
+    encoded = time.perf_counter()
+    first = 0.0
+    for number in range(_QUERIES):
+        start = time.perf_counter()
+        pixels, box = prepare_image(image, bundle.manifest.input)
+        label_map(system.compute(pixels, state), box)
+        if number == 0:
+            first = time.perf_counter() - start
+    after = device_bytes()
+    return Footprint(
+        load_ms=1e3 * (loaded - began),
+        support_ms=1e3 * (encoded - ready),
+        first_query_ms=1e3 * first,
+        peak_bytes=_memory("VmHWM"),
+        base_bytes=base,
+        device_bytes=None if device is None or after is None else max(0, after - device),
+    )
+
+
+def _open(bundle: Any, order: Order) -> Any:
+    from ntre_deploy.bench.systems import CACHED, FULL, Cached, FullPyTorch
+    from ntre_deploy.runtime.segmenter import Segmenter
+
+    spec, entry = bundle.manifest.input, bundle.manifest.model
+    if order.engine not in (FULL, CACHED):
+        from ntre_deploy.runtime.engines import open_engine
+
+        engine = open_engine(bundle, order.engine, order.precision, order.threads).engine
+        return Cached(Segmenter(engine, spec, entry), order.engine, order.precision)
+    import torch
+
+    from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
+    from ntre_deploy.model.checkpoint import load_checkpoint
+
+    torch.set_num_threads(order.threads)
+    model = load_checkpoint(Path(order.checkpoint)).model
+    if order.engine == FULL:
+        return FullPyTorch(FullNetwork(model, spec))
+    return Cached(Segmenter(TorchEngine(model, spec.size), spec, entry), CACHED, "fp32")
+
+
+def _memory(name: str) -> int | None:
+    """`VmRSS` or `VmHWM` of this process in bytes.
+
+    `getrusage` would not do: what it calls the maximum includes the process that started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) << 10 if found else None
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_work(Order(**json.loads(sys.argv[1]))))))
