@@ -36,6 +36,10 @@ _PACKAGES = {
     "onnx": "export",
     "onnxscript": "export",
     "nncf": "int8",
+    "tensorrt": "trt",
+    "tensorrt-rtx": "trt-rtx",
+    "cuda-bindings": "trt",
+    "pycuda": "pycuda",
     "pycocotools": "coco",
 }
 # pairs that install into the same folder and break each other
