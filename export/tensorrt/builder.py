@@ -120,6 +120,8 @@ def check_signed(content: bytes, what: str) -> None:
         graph = onnx.load_model_from_string(content).graph
     except Exception as error:
         raise InputError(f"The {what} graph is not a readable ONNX file; export it again.") from error
+    if not graph.output:  # an empty file is a valid message
+        raise InputError(f"The {what} graph is not a readable ONNX file; export it again.")
     kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     unsigned = [
         node.name

@@ -22,26 +22,50 @@ Float = NDArray[np.float32]
 
 
 class _Shared:
-    """What clones have in common; goes with the last of them."""
+    """What clones have in common: plans go with the last clone, the device with the last array on it."""
 
     def __init__(self, device: Device, plans: dict[str, Plan], save: Path | None) -> None:
         self.device, self.plans = device, plans
         self._save = save
-        self._users = 0
-        self._lock = threading.Lock()
+        self._clones = self._arrays = 0
+        # arrays are dropped by the garbage collector, which may run inside a call of this
+        self._lock = threading.RLock()
 
     def enter(self) -> None:
         with self._lock:
-            self._users += 1
+            self._clones += 1
 
     def leave(self) -> None:
         with self._lock:
-            self._users -= 1
-            if self._users:
-                return
-            with suppress(CudaError):
-                with self.device.active():
+            self._clones -= 1
+            if self._clones == 0:
+                with suppress(CudaError), self.device.active():
                     self.plans.clear()
+            self._settle()
+
+    def upload(self, array: Float, lane: Lane) -> DeviceArray:
+        """A copy on the device, which is freed with its last reference, even if that outlives the engine."""
+        content = np.ascontiguousarray(array, np.float32)
+        memory = _Memory(self, content.nbytes)
+        lane.fill(memory.address, content)
+        return DeviceArray(memory.address, content.shape, memory)
+
+    def allocate(self, size: int) -> int:
+        with self._lock:
+            address = self.device.allocate(size)
+            self._arrays += 1
+        return address
+
+    def free(self, address: int) -> None:
+        with self._lock:
+            self._arrays -= 1
+            with suppress(CudaError), self.device.active():
+                self.device.free(address)
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._clones == 0 and self._arrays == 0:
+            with suppress(CudaError):
                 self.device.close()
 
     def keep_caches(self) -> None:
@@ -52,6 +76,19 @@ class _Shared:
             if content := plan.serialise_cache():
                 with suppress(InputError), atomic_file(self._save / f"{role}.cache") as path:
                     path.write_bytes(content)
+
+
+class _Memory:
+    """Device memory that is freed when it is dropped."""
+
+    def __init__(self, shared: _Shared, size: int) -> None:
+        self._shared = shared
+        self.address = shared.allocate(size)
+
+    def __del__(self) -> None:
+        # the driver may be gone before the last array, when Python ends; without an address there was no memory
+        with suppress(Exception):
+            self._shared.free(self.address)
 
 
 class TensorRtEngine:
@@ -166,8 +203,8 @@ class TensorRtEngine:
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
         """Stacked supports moved to the device, once for all queries that use them."""
-        with self._at_work() as (_, lane):
-            return lane.upload(prototypes), lane.upload(keys)
+        with self._at_work() as (shared, lane):
+            return shared.upload(prototypes, lane), shared.upload(keys, lane)
 
     def clone(self) -> "TensorRtEngine":
         """Shares the plans; has a stream, contexts and buffers of its own.

@@ -91,18 +91,15 @@ class Lane:
             return [DeviceArray(ready.addresses[n], shape) for n, shape in ready.outputs.items()]
         return [ready.pinned[n].view(np.float32).reshape(shape).copy() for n, shape in ready.outputs.items()]
 
-    def upload(self, array: Float) -> DeviceArray:
-        """A copy on the device, which is freed with its last reference."""
-        content = np.ascontiguousarray(array, np.float32)
+    def fill(self, address: int, content: Float) -> None:
+        """Copy a C-contiguous array to device memory, and wait for it."""
         pinned = self._device.allocate_pinned(content.nbytes)
         try:
-            memory = _Memory(self._device, content.nbytes)
             pinned[...] = content.reshape(-1).view(np.uint8)
-            self._device.copy_in(memory.address, pinned, self.stream)
+            self._device.copy_in(address, pinned, self.stream)
             self._device.wait(self.stream)
         finally:
             self._device.free_pinned(pinned)
-        return DeviceArray(memory.address, content.shape, memory)
 
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
@@ -179,16 +176,3 @@ class Lane:
                 self._device.free_pinned(array)
         ready.owned.clear()
         ready.pinned.clear()
-
-
-class _Memory:
-    """Device memory that is freed when it is dropped."""
-
-    def __init__(self, device: Device, size: int) -> None:
-        self._device = device
-        self.address = device.allocate(size)
-
-    def __del__(self) -> None:
-        # the driver may be gone before the last array, when Python ends
-        with suppress(Exception), self._device.active():
-            self._device.free(self.address)
