@@ -146,7 +146,8 @@ class OnnxCudaEngine:
                 elif name not in kept:
                     ready.inputs[name].update_inplace(np.ascontiguousarray(array, np.float32))
             session.run(ready.binding, ready.graph)
-            return [output.numpy() for output in ready.outputs]
+            # from the GPU this is a copy, from the host it is the buffer itself
+            return [np.array(output.numpy(), copy=True if self._place == "cpu" else None) for output in ready.outputs]
         except EngineError:
             raise
         except Exception as error:
