@@ -113,15 +113,11 @@ def engines(stage: Stage, backbone: str) -> None:
     """Engines of the bundle: device time, end to end, and parity with PyTorch in fp32."""
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.engines import available_engines, engine_precisions
-    from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
-    from ntre_deploy.runtime.segmenter import Segmenter, logits_error
+    from ntre_deploy.runtime.segmenter import Segmenter
 
     path = stage.work / f"{backbone}.ntre"
     bundle = Bundle.open(path)
     networks = Networks(stage.quick, backbone, stage.device)
-    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
-    mask = np.zeros((1080, 1920), np.uint8)
-    mask[300:800, 500:1400] = 1
     for name, reason in available_engines().items():
         held = engine_precisions(bundle, name)
         # the CPU's engines are no question to a GPU
@@ -132,34 +128,44 @@ def engines(stage: Stage, backbone: str) -> None:
             continue
         with stage.trying(name):
             segmenter = Segmenter.load(path, name, precision=held[0])
-            engine: Any = segmenter.engine
             for case in cases(stage.quick):
-                given = networks.inputs(bundle, case)
-                with stage.trying(f"{name} {case}"):
-                    prototypes, keys = _kept(engine, given)
-                    if isinstance(engine, TensorRtEngine):
-                        lane, shared = engine._lane, engine._shared
-                        assert lane is not None
-                        assert shared is not None
-                        on_device = shared.upload(given.image, lane)
-                        figures = stage.clock.stream(
-                            shared.device, lane.stream, lambda: engine.query_on_device(on_device, prototypes, keys)
-                        )
-                    else:
-                        figures = stage.clock.wall(lambda: engine.query(given.image, prototypes, keys))
-                    wanted = networks.reference(given)
-                    error = logits_error(engine.query(given.image, prototypes, keys), wanted)
-                    stage.tell(f"{name} {held[0]} {case}", figures | {"logits_error": error})
-            memory = segmenter.encode_support([(image, mask)])
-            stage.tell(f"{name} end to end 1920 x 1080", stage.clock.wall(lambda: segmenter.segment(image, memory)))
-            stage.tell(f"{name} support", stage.clock.wall(lambda: segmenter.encode_support([(image, mask)])))
-            stage.tell(f"{name} without a graph", getattr(engine, "graph_note", ""))
+                label = f"{name} {held[0]} {case}"
+                with stage.trying(label):
+                    stage.tell(label, _query(stage, networks, segmenter.engine, networks.inputs(bundle, case)))
+            _whole(stage, name, segmenter)
 
 
-def _kept(engine: Any, given: Inputs) -> tuple[Any, Any]:
+def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict[str, Any]:
+    """Device time of a query whose inputs lie on the device where the engine can read them there."""
     from ntre_deploy.runtime.engines import keep_supports
+    from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
+    from ntre_deploy.runtime.segmenter import logits_error
 
-    return keep_supports(engine, given.prototypes, given.keys)
+    prototypes, keys = keep_supports(engine, given.prototypes, given.keys)
+    if isinstance(engine, TensorRtEngine):
+        lane, shared = engine._lane, engine._shared
+        assert lane is not None
+        assert shared is not None
+        with shared.device.active():
+            image = shared.upload(given.image, lane)
+        figures = stage.clock.stream(
+            shared.device, lane.stream, lambda: engine.query_on_device(image, prototypes, keys)
+        )
+    else:
+        figures = stage.clock.wall(lambda: engine.query(given.image, prototypes, keys))
+    got = engine.query(given.image, prototypes, keys)
+    return figures | {"logits_error": logits_error(got, networks.reference(given))}
+
+
+def _whole(stage: Stage, name: str, segmenter: Any) -> None:
+    """A 1920 x 1080 image in host memory to its label map in host memory."""
+    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    mask = np.zeros((1080, 1920), np.uint8)
+    mask[300:800, 500:1400] = 1
+    memory = segmenter.encode_support([(image, mask)])
+    stage.tell(f"{name} end to end 1920 x 1080", stage.clock.wall(lambda: segmenter.segment(image, memory)))
+    stage.tell(f"{name} support", stage.clock.wall(lambda: segmenter.encode_support([(image, mask)])))
+    stage.tell(f"{name} without a graph", getattr(segmenter.engine, "graph_note", ""))
 
 
 def torch_eager(stage: Stage, backbone: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from ntre_deploy.bench.latency import summarise, warm_up
 
 LEAST_SAMPLES = 30
+# seconds that a figure may take beyond its time to reach the least number of samples
+_PATIENCE = 5.0
 
 
 class Clock:
@@ -68,6 +70,6 @@ class Clock:
         values, end = list[float](), time.perf_counter() + self.seconds
         while len(values) < LEAST_SAMPLES or time.perf_counter() < end:
             values.append(once())
-            if time.perf_counter() > end + 10 * self.seconds:  # too slow for the least number
+            if time.perf_counter() > end + _PATIENCE:  # too slow for the least number
                 break
         return {"how": how} | summarise(values)

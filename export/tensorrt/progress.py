@@ -67,12 +67,12 @@ def make_monitor(library: Library, phases: Phases) -> Any:
     An exception in it (Ctrl-C above all) would pass through the library's own frames, which it does not survive: it is
     kept in `error`, and the build is told to stop.
     """
-    trt = library.module
+    base: Any = library.module.IProgressMonitor
 
     # the base class exists only where the library does
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+            base.__init__(self)
             self.error: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:

@@ -139,24 +139,25 @@ _raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char
 _exported: dict[int, tuple[Any, ...]] = {}
 
 
-@_Deleter
 def _forget(managed: Any) -> None:
     _exported.pop(ctypes.addressof(managed.contents), None)
 
 
-@_Destructor
 def _unused(capsule: int) -> None:
     # nobody took it, or its name would be another
     if _raw_valid(capsule, _NAME):
         _exported.pop(_raw_pointer(capsule, _NAME) or 0, None)
 
 
+_deleter, _destructor = _Deleter(_forget), _Destructor(_unused)
+
+
 def _export(array: DeviceArray) -> Any:
     shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
     tensor = _Tensor(array.address, _CUDA, 0, len(array.shape), _FLOAT, 32, 1, shape, None, 0)
-    managed = _Managed(tensor, None, _forget)
+    managed = _Managed(tensor, None, _deleter)
     _exported[ctypes.addressof(managed)] = (managed, shape, array)
-    return _new(ctypes.addressof(managed), _NAME, _unused)
+    return _new(ctypes.addressof(managed), _NAME, _destructor)
 
 
 class _Taken:

@@ -102,10 +102,12 @@ def make_logger(library: Library) -> Any:
     trt = library.module
     severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
+    base: Any = trt.ILogger
+
     # the base class exists only where the library does
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(base):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+            base.__init__(self)
             self.errors: list[str] = []
             self.layers = ""
 

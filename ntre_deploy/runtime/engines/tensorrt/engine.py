@@ -171,7 +171,7 @@ class TensorRtEngine:
 
     def query(self, image: Any, prototypes: Any, keys: Any) -> Float:
         """See `Engine.query`; more images or classes than the plan takes at once go one lot after the other."""
-        rows = []
+        rows: list[Float] = []
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
             images, classes = plan.largest("image", 0), plan.largest("prototypes", 0)
@@ -197,8 +197,7 @@ class TensorRtEngine:
         with self._at_work() as (shared, lane):
             given = {"image": image, "prototypes": prototypes, "keys": keys}
             inputs = {name: self._input(array, name, lane) for name, array in given.items()}
-            (logits,) = lane.run(shared.plans["query"], inputs, to_host=False)
-        assert isinstance(logits, DeviceArray)
+            (logits,) = lane.run_on_device(shared.plans["query"], inputs)
         return logits
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:

@@ -54,16 +54,31 @@ class Lane:
         self._scratch: dict[tuple[str, int], int] = {}
         self.stream = device.make_stream()
 
-    def run(self, plan: Plan, inputs: Inputs, *, to_host: bool = True) -> list["Float | DeviceArray"]:
+    def run(self, plan: Plan, inputs: Inputs) -> list[Float]:
         """Execute a plan and wait for it.
 
         Args:
             inputs: float32 arrays of the host, or arrays on the device, which are read in place.
-            to_host: give host arrays; else arrays on the device that the next run of the same shapes overwrites.
+
+        Returns:
+            Arrays of the host, in the plan's order.
 
         Raises:
             EngineError: it failed.
         """
+        ready = self._run(plan, inputs, to_host=True)
+        return [ready.pinned[n].view(np.float32).reshape(shape).copy() for n, shape in ready.outputs.items()]
+
+    def run_on_device(self, plan: Plan, inputs: Inputs) -> list[DeviceArray]:
+        """As `run`, with arrays on the device, which the next run of the same shapes overwrites.
+
+        Raises:
+            EngineError: it failed.
+        """
+        ready = self._run(plan, inputs, to_host=False)
+        return [DeviceArray(ready.addresses[n], shape) for n, shape in ready.outputs.items()]
+
+    def _run(self, plan: Plan, inputs: Inputs, *, to_host: bool) -> _Ready:
         shapes = {name: tuple(inputs[name].shape) for name in plan.inputs}
         foreign = {n: a for n in plan.inputs if isinstance(a := inputs[n], DeviceArray)}
         key = (plan.role, to_host, *shapes.items(), *((name, array.address) for name, array in foreign.items()))
@@ -87,9 +102,7 @@ class Lane:
             self._drop(self._ready.pop(key))
             raise
         ready.runs += 1
-        if not to_host:
-            return [DeviceArray(ready.addresses[n], shape) for n, shape in ready.outputs.items()]
-        return [ready.pinned[n].view(np.float32).reshape(shape).copy() for n, shape in ready.outputs.items()]
+        return ready
 
     def fill(self, address: int, content: Float) -> None:
         """Copy a C-contiguous array to device memory, and wait for it."""
