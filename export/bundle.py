@@ -29,6 +29,9 @@ from ntre_deploy.export.onnx import (
 from ntre_deploy.export.openvino import READS, check_available, describe
 from ntre_deploy.export.quantise import Contents, build_int8, draw_calibration
 from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
+from ntre_deploy.export.tensorrt import options as tensorrt
+from ntre_deploy.export.tensorrt.options import TensorRtOptions
+from ntre_deploy.export.tensorrt.plans import Request, write_plans
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
@@ -39,6 +42,7 @@ from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
+from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
 from ntre_deploy.runtime.image import InputSpec, label_map, prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
@@ -46,12 +50,19 @@ from ntre_deploy.versions import versions
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 # what can be exported for each engine; int8 files come from the fp32 ones
-ENGINE_PRECISIONS = {"onnx": (*PRECISIONS, "int8"), "openvino": tuple(READS)}
+ENGINE_PRECISIONS = {
+    "onnx": (*PRECISIONS, "int8"),
+    "openvino": tuple(READS),
+    "trt": tensorrt.PRECISIONS,
+    "trt-rtx": tensorrt.PRECISIONS,
+}
 _SEED = 2022
 # share of the input that the target of the self-test covers at least
 _LEAST_TARGET = 0.02
 
 Pixels = NDArray[np.uint8]
+# engine -> compute capabilities that it is built for
+Targets = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class ExportOptions:
         replace: overwrite a bundle of the same name.
         engines: of `ENGINE_PRECISIONS`; all of them read ONNX files, and ONNX Runtime verifies those in fp32 and fp16.
         calibrate_on: photos that set the ranges of int8; None takes rendered scenes.
+        tensorrt: how plans for TensorRT and TensorRT for RTX are built.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -75,6 +87,7 @@ class ExportOptions:
     replace: bool = False
     engines: tuple[str, ...] = ("onnx",)
     calibrate_on: Dataset | None = None
+    tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
 
 
 class _Network(NamedTuple):
@@ -88,6 +101,12 @@ class _Built:
     files: list[FileEntry] = field(default_factory=list)
     engines: list[EngineEntry] = field(default_factory=list)
     segmenters: list[Segmenter] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let go of the GPU, where an engine holds it."""
+        for segmenter in self.segmenters:
+            if isinstance(segmenter.engine, TensorRtEngine):
+                segmenter.engine.close()
 
 
 def export_bundle(
@@ -103,7 +122,7 @@ def export_bundle(
         GateError: the exported graphs do not verify; nothing is written.
         EngineError: an engine or NNCF is missing, or this machine cannot verify a precision.
     """
-    _check(options)
+    targets = _check(options)
     if options.replace and out.exists() and not (out / MANIFEST).is_file():
         raise InputError(f"{out} exists and is no bundle, so it is not replaced; choose another name.")
     with atomic_folder(out, replace=options.replace) as folder:
@@ -123,7 +142,7 @@ def export_bundle(
         )
         reference = FullNetwork(model, spec)
         cases = [*random_cases(_SEED), *dataset_cases(options.verify_on or ProceduralDataset(_SEED), _SEED)]
-        built = _build(folder, _Network(model, spec, entry), options, progress)
+        built = _build(folder, _Network(model, spec, entry), options, targets, progress)
         verification = []
         for segmenter in built.segmenters:
             engine = segmenter.engine
@@ -154,10 +173,13 @@ def export_bundle(
                 segmenter.run_self_test(bundle)
             except NtreError as error:
                 raise GateError(f"The bundle fails its own self-test and was not written: {error}") from error
+        built.close()
     return manifest
 
 
-def _build(folder: Path, network: _Network, options: ExportOptions, progress: Callable[[str], None]) -> _Built:
+def _build(
+    folder: Path, network: _Network, options: ExportOptions, targets: Targets, progress: Callable[[str], None]
+) -> _Built:
     """Write the graphs, and open every engine on them that was asked for."""
     built = _Built()
     for precision in _file_precisions(options):
@@ -185,6 +207,12 @@ def _build(folder: Path, network: _Network, options: ExportOptions, progress: Ca
                 engine = OpenVinoEngine(asked, contents["support"], contents["query"])
                 built.engines.append(describe(engine, {role: path.name for role, path in paths.items()}))
                 engines.append(engine)
+        for name, capabilities in targets.items():
+            if precision in options.precisions and precision in ENGINE_PRECISIONS[name]:
+                request = Request(name, precision, capabilities, network.spec.size, network.entry)
+                plans, plan_engine = write_plans(folder, contents, request, options.tensorrt, progress)
+                built.files += plans
+                engines += [plan_engine] if plan_engine is not None else []
         built.segmenters += [Segmenter(engine, network.spec, network.entry) for engine in engines]
     return built
 
@@ -194,6 +222,8 @@ def _file_precisions(options: ExportOptions) -> list[str]:
     needed = {READS[p] for p in options.precisions if "openvino" in options.engines and p in READS}
     if "onnx" in options.engines:
         needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]}
+    if {"trt", "trt-rtx"} & set(options.engines):
+        needed |= {p for p in options.precisions if p in tensorrt.PRECISIONS}
     return [p for p in ENGINE_PRECISIONS["onnx"] if p in needed]
 
 
@@ -280,7 +310,7 @@ def _shrink(picture: Pixels, side: int, method: int) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
 
 
-def _check(options: ExportOptions) -> None:
+def _check(options: ExportOptions) -> Targets:
     for engine in options.engines:
         one_of(engine, ENGINE_PRECISIONS, "Engine")
     offered = list(dict.fromkeys(p for e in options.engines for p in ENGINE_PRECISIONS[e]))
@@ -306,6 +336,7 @@ def _check(options: ExportOptions) -> None:
             raise EngineError(f"int8 cannot be made here: {reason}.")
         if options.calibrate_on is not None:
             draw_calibration(options.calibrate_on)
+    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in ("trt", "trt-rtx")}
 
 
 def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, Any]) -> FileEntry:

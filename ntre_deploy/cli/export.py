@@ -1,5 +1,6 @@
 """`ntre export`: a checkpoint to a verified bundle."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,18 +10,25 @@ from ntre_deploy.cli.console import print_json, steps
 from ntre_deploy.errors import InputError, one_of
 
 # engine -> its precisions; ntre_deploy.export, which knows them too, is imported only when it is needed
-_ENGINES = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "bf16", "int8")}
+_ENGINES = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "trt": ("fp32", "fp16"),
+    "trt-rtx": ("fp32", "fp16"),
+}
+_PLANS = ("trt", "trt-rtx")
+_PANEL = "TensorRT (--engine trt, trt-rtx)"
 
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors).", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
     engine: Annotated[
-        list[str] | None, typer.Option("--engine", help="onnx or openvino; repeat for both. (default: onnx)")
+        list[str] | None, typer.Option("--engine", help="onnx, openvino, trt or trt-rtx; repeatable. (default: onnx)")
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", help="fp32, fp16 (onnx), bf16 (openvino), int8; repeatable. (default: fp32)"),
+        typer.Option("--precision", help="fp32, fp16 (onnx, trt), bf16 (openvino), int8; repeatable. (default: fp32)"),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. (default: the checkpoint's)")] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
@@ -37,6 +45,54 @@ def command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    sm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sm",
+            metavar="CC",
+            help="Compute capability to build for, such as 8.6; repeatable (trt-rtx). (default: the GPU here)",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", help="Most images in one call.", rich_help_panel=_PANEL)
+    ] = 16,
+    max_classes: Annotated[
+        int, typer.Option("--max-classes", help="Most classes in one call.", rich_help_panel=_PANEL)
+    ] = 10,
+    max_shots: Annotated[int, typer.Option("--max-shots", help="Most shots of a class.", rich_help_panel=_PANEL)] = 5,
+    workspace: Annotated[
+        int | None,
+        typer.Option("--workspace", metavar="MIB", help="Memory that a build may use.", rich_help_panel=_PANEL),
+    ] = None,
+    effort: Annotated[
+        int | None,
+        typer.Option("--effort", help="Of the optimiser, 0 (fast build) to 5.", rich_help_panel=_PANEL),
+    ] = None,
+    hardware: Annotated[
+        str,
+        typer.Option(
+            "--hardware", help="Also run on: none, ampere-plus, same-compute-capability (trt).", rich_help_panel=_PANEL
+        ),
+    ] = "none",
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Also run in later versions of TensorRT (trt).", rich_help_panel=_PANEL
+        ),
+    ] = False,
+    engine_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--engine-cache",
+            metavar="DIR",
+            help="Folder of engines built before. (default: ntre_deploy/engines in the user's cache)",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    no_engine_cache: Annotated[
+        bool, typer.Option("--no-engine-cache", help="Build every engine anew.", rich_help_panel=_PANEL)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle, verified against PyTorch.
@@ -55,6 +111,8 @@ def command(
     if out.suffix != ".ntre":
         example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
         raise InputError(f"Bundle name '{out.name}' must be NAME.ntre, for example {example}.")
+    if engine_cache is not None and no_engine_cache:
+        raise InputError("--engine-cache and --no-engine-cache exclude each other; leave one out.")
     if not checkpoint.is_file():
         raise InputError(f"Checkpoint {checkpoint} does not exist or is not a file.")
     if out.exists() and not force:
@@ -64,12 +122,26 @@ def command(
     dataset = open_dataset(verify_on) if verify_on else None
     calibration = open_dataset(calibrate_on) if calibrate_on else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.export.tensorrt.options import TensorRtOptions, default_cache
 
-    options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration)
+    plans = TensorRtOptions(
+        tuple(sm or ()),
+        max_batch,
+        max_classes,
+        max_shots,
+        workspace,
+        effort,
+        hardware,
+        version_compatible,
+        None if no_engine_cache else engine_cache or default_cache(),
+    )
+    options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration, plans)
     with steps(quiet=as_json) as progress:
         manifest = export_bundle(checkpoint, out, options, progress)
     if as_json:
-        print_json({"bundle": str(out), "model": manifest.model.id, "verification": manifest.verification})
+        built = [asdict(file) for file in manifest.files if file.engine in _PLANS]
+        content = {"bundle": str(out), "model": manifest.model.id, "verification": manifest.verification}
+        print_json(content | ({"plans": built} if built else {}))
         return
     for entry in manifest.verification:
         worst = max(case["logits"] for case in entry["cases"])
@@ -78,6 +150,10 @@ def command(
         of = entry["precision"] if engines == ("onnx",) else f"{entry['engine']} {entry['precision']}"
         print(f"{of}: logits within {worst:.1e}, {equal:.2%} equal pixels at worst (on {inputs})")
     for file in manifest.files:
+        if file.engine in _PLANS:
+            here = file.details["run_here"]
+            run = "" if here == "yes" else f"; not run here: {here}"
+            print(f"{file.name}: {file.precision_found} (found by the {file.details['found_by']}){run}")
         if file.role == "query" and file.precision_found == "int8":
             cost, kept = file.details["cost"], ", ".join(file.details["kept_in_floating_point"]) or "nothing"
             print(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ntre_deploy.data.images import normalise_mask
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import Engine, open_engine
+from ntre_deploy.runtime.engines import Engine, keep_supports, open_engine
 from ntre_deploy.runtime.image import (
     MAX_CLASSES,
     InputSpec,
@@ -63,12 +63,13 @@ class Segmenter:
 
         Args:
             bundle: folder written by `ntre export`.
-            engine: `auto` (the best that runs here; `reason` says which and why), `openvino`, `onnx`,
-                `onnx-cuda` or `onnx-cpu`.
+            engine: `auto` (the best that runs here; `reason` says which and why), `trt`, `trt-rtx`, `openvino`,
+                `onnx`, `onnx-cuda` or `onnx-cpu`.
             precision: such as `fp32`, `fp16`, `bf16` or `int8`; None takes the engine's best that this machine has.
             threads: CPU threads; None leaves it to the engine.
             hint: `latency`, or `throughput` for several clones at once; for engines that know it (OpenVINO).
-            cache: the user's own folder for compiled graphs, for a faster load; for engines that can (OpenVINO).
+            cache: the user's own folder for compiled graphs, for a faster load; for engines that can (OpenVINO,
+                TensorRT for RTX).
             self_test: run the bundle's self-test first (one support encoding and one query).
 
         Raises:
@@ -182,7 +183,7 @@ class Segmenter:
         return logits, box
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
-        """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them.
+        """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them, on its device.
 
         Raises:
             InputError: none, or one of another model.
@@ -202,7 +203,7 @@ class Segmenter:
                 raise InputError(
                     f"The support memory '{item.name}' was made by another model or input size; encode it again."
                 )
-        self._stacked = (memories, stack_memories(memories))
+        self._stacked = (memories, keep_supports(self.engine, *stack_memories(memories)))
         return self._stacked[1]
 
     def run_self_test(self, bundle: Bundle) -> None:

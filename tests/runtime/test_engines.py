@@ -52,7 +52,7 @@ def test_every_engine_has_a_verdict() -> None:
     verdicts = available_engines()
     assert tuple(verdicts) == ENGINE_NAMES
     assert verdicts["onnx-cpu"] is None
-    assert all(reason is None or "pip install" in reason for reason in verdicts.values())
+    assert all(reason is None or "pip install" in reason or "nvidia-smi" in reason for reason in verdicts.values())
 
 
 @pytest.mark.parametrize("name", ["auto", "onnx"])
@@ -77,7 +77,7 @@ def test_the_precision_asked_for_is_the_one_that_runs(opened: Bundle, precision:
 )
 def test_an_unknown_engine_is_refused_with_the_closest_name(opened: Bundle, given: str, close: str | None) -> None:
     with pytest.raises(
-        InputError, match=rf"Engine '{given}' is unknown; .*auto, onnx, onnx-cuda, openvino, onnx-cpu"
+        InputError, match=rf"Engine '{given}' is unknown; .*auto, onnx, trt, trt-rtx, onnx-cuda, openvino, onnx-cpu"
     ) as caught:
         open_engine(opened, given)
     assert caught.value.exit_code == 2

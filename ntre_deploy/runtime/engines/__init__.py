@@ -1,12 +1,13 @@
-"""Engines run a bundle's graphs; one file each, all behind the two calls of `Engine`.
+"""Engines run a bundle's graphs; one file or folder each, all behind the two calls of `Engine`.
 
 To add one: write its file, add it to `_ENGINES`, best first.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import EngineError, InputError, did_you_mean, one_of
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cpu import int8_unwise
-from ntre_deploy.runtime.engines import onnx, openvino
+from ntre_deploy.runtime.engines import onnx, onnx_cuda, openvino, tensorrt
 from ntre_deploy.runtime.engines.options import EngineOptions
 
 Float = NDArray[np.float32]
@@ -58,7 +59,16 @@ class _Kind:
 
 
 _ENGINES: dict[str, _Kind] = {
-    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx.cuda_unavailable, onnx.open_cuda),
+    **{
+        name: _Kind(
+            name,
+            tensorrt.PRECISIONS,
+            partial(tensorrt.unavailable, name),
+            partial(tensorrt.open_plans, engine=name),
+        )
+        for name in ("trt", "trt-rtx")
+    },
+    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda),
     openvino.NAME: _Kind(
         openvino.NAME,
         ("int8", "bf16", "fp32"),
@@ -100,6 +110,12 @@ def precision_unavailable(name: str, precision: str) -> str | None:
     return _ENGINES[name].lacks(precision)
 
 
+def keep_supports(engine: Engine, prototypes: Float, keys: Float) -> tuple[Any, Any]:
+    """Stacked supports where the engine reads them fastest: a GPU's memory, for engines that have such a place."""
+    keep: Callable[[Float, Float], tuple[Any, Any]] | None = getattr(engine, "keep", None)
+    return (prototypes, keys) if keep is None else keep(prototypes, keys)
+
+
 def open_engine(
     bundle: Bundle,
     name: str = "auto",
@@ -122,7 +138,7 @@ def open_engine(
     """
     one_of(name, ["auto", *_ALIASES, *_ENGINES], "Engine")
     options = EngineOptions(threads, hint, cache)
-    candidates = list(_ENGINES) if name == "auto" else list(_ALIASES.get(name, (name,)))
+    candidates = _in_bundle(bundle) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
         known = any(precision in kind.precisions for kind in _ENGINES.values())
@@ -161,6 +177,11 @@ def open_engine(
     raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
 
 
+def _in_bundle(bundle: Bundle) -> list[str]:
+    # built for one machine each, so a bundle without plans is no reason to speak of them
+    return [name for name, kind in _ENGINES.items() if name not in ("trt", "trt-rtx") or bundle.precisions(kind.files)]
+
+
 def _best(name: str, held: list[str]) -> tuple[str | None, list[str]]:
     """The best precision that this machine has, and what was passed over for which reason."""
     kind = _ENGINES[name]
@@ -183,6 +204,7 @@ __all__ = [
     "engine_best",
     "engine_precisions",
     "engine_unavailable",
+    "keep_supports",
     "open_engine",
     "precision_unavailable",
 ]

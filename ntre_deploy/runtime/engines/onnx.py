@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU or on CUDA, with proof of where it runs."""
+"""ONNX Runtime on the CPU, and what it shares with ONNX Runtime on CUDA: sessions with proof of where they run."""
 
 import importlib.util
 from typing import Any
@@ -13,7 +13,7 @@ from ntre_deploy.runtime.onnxfile import check_self_contained
 
 Float = NDArray[np.float32]
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def cpu_unavailable() -> str | None:
@@ -36,26 +36,23 @@ def cuda_unavailable() -> str | None:
         return reason.replace("[cpu]", "[gpu]")
     import onnxruntime
 
-    if _CUDA not in onnxruntime.get_available_providers():
+    if CUDA not in onnxruntime.get_available_providers():
         return "the installed onnxruntime has no CUDA provider (pip install 'ntre_deploy[gpu]' instead of [cpu])"
     return None
 
 
 def open_cpu(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxEngine":
     """The bundle's graphs on the CPU."""
-    return _open(bundle, "onnx-cpu", precision, _CPU, options.threads)
+    contents = read_graphs(bundle, precision)
+    return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"], _CPU, options.threads)
 
 
-def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxEngine":
-    """The bundle's graphs on the first GPU.
+def read_graphs(bundle: Bundle, precision: str) -> dict[str, bytes]:
+    """The bundle's ONNX files by role, checked.
 
     Raises:
-        EngineError: ONNX Runtime fell back to another provider.
+        InputError: there are none of that precision, or one was changed.
     """
-    return _open(bundle, "onnx-cuda", precision, _CUDA, options.threads)
-
-
-def _open(bundle: Bundle, name: str, precision: str, provider: str, threads: int | None) -> "OnnxEngine":
     contents = {}
     for role in ("support", "query"):
         entry = bundle.entry(role, "onnx", precision)
@@ -63,7 +60,7 @@ def _open(bundle: Bundle, name: str, precision: str, provider: str, threads: int
             raise InputError(f"{bundle.folder} has no {role} graph in {precision}; export it again.")
         contents[role] = bundle.read(entry)
         check_self_contained(contents[role], entry.name)
-    return OnnxEngine(name, precision, contents["support"], contents["query"], provider, threads)
+    return contents
 
 
 class OnnxEngine:
@@ -74,8 +71,8 @@ class OnnxEngine:
     ) -> None:
         self.name = name
         self.precision = precision
-        self._support = _session(support, provider, threads)
-        self._query = _session(query, provider, threads)
+        self._support = make_session(support, provider, threads)
+        self._query = make_session(query, provider, threads)
 
     def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
         """See `Engine.support`."""
@@ -92,7 +89,15 @@ class OnnxEngine:
         return self
 
 
-def _session(content: bytes, provider: str, threads: int | None) -> Any:
+def make_session(content: bytes, provider: str, threads: int | None, settings: dict[str, str] | None = None) -> Any:
+    """A session on exactly that provider.
+
+    Args:
+        settings: of the provider.
+
+    Raises:
+        EngineError: the graph cannot be loaded, or ONNX Runtime took another provider.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -102,7 +107,7 @@ def _session(content: bytes, provider: str, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        session = onnxruntime.InferenceSession(content, options, providers=[(provider, settings or {})])
     # the binding raises its own exception classes, which have no public base
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load the graph: {_first_line(error)}") from error
@@ -118,8 +123,13 @@ def _run(session: Any, inputs: dict[str, Float]) -> list[Float]:
     try:
         outputs: list[Float] = session.run(None, inputs)
     except Exception as error:
-        raise EngineError(f"ONNX Runtime failed while it ran: {_first_line(error)}") from error
+        raise failed(error) from error
     return outputs
+
+
+def failed(error: Exception) -> EngineError:
+    """What to raise where a run has failed."""
+    return EngineError(f"ONNX Runtime failed while it ran: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

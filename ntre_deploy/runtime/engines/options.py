@@ -15,8 +15,9 @@ class EngineOptions:
     Attributes:
         threads: CPU threads; None leaves it to the engine.
         hint: `latency` gives all threads to one image; `throughput` runs several clones side by side (OpenVINO).
-        cache: folder for compiled graphs, so that the next load is faster (OpenVINO); None keeps none.  Nothing but the
-            self-test checks what lies in it, so it must be a folder that only its user can write.
+        cache: folder for compiled graphs, so that the next load is faster (OpenVINO, TensorRT for RTX); None keeps
+            none.  Nothing but the self-test checks what lies in it, so it must be a folder that only its user can
+            write.
 
     Raises:
         InputError: a value outside its range.

@@ -1,0 +1,77 @@
+"""Runs the stages one after the other, each in a process of its own and within what is left of the time.
+
+A stage that crashes, hangs or runs out of memory costs its own figures and nothing else; what it printed is kept.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+# in the order of their worth; a stage is what one process measures
+STAGES = (
+    "machine",
+    "tests",
+    "export:resnet50",
+    "engines:resnet50",
+    "torch:resnet50",
+    "demo",
+    "compile-cached:resnet50",
+    "compile-full:resnet50",
+    "inductor:resnet50",
+    "export:resnet101",
+    "engines:resnet101",
+    "torch:resnet101",
+)
+# seconds below which no stage is begun
+_LEAST = 15.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("gpu_out"))
+    parser.add_argument("--budget", type=float, default=470.0, help="seconds for everything")
+    parser.add_argument("--device", default="cuda", help="cpu tries the script out where there is no GPU")
+    parser.add_argument("--quick", action="store_true", help="a tiny network and few samples")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + options.budget
+    report: dict[str, Any] = {"schema": 1, "device": options.device, "quick": options.quick, "stages": {}}
+    for stage in options.stages.split(","):
+        report["stages"][stage] = _run(stage, options, end - time.monotonic())
+        (options.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
+        print(f"{stage}: {report['stages'][stage]['status']} in {report['stages'][stage]['seconds']:.0f} s", flush=True)
+    return 0 if any(stage["status"] == "done" for stage in report["stages"].values()) else 1
+
+
+def _run(stage: str, options: argparse.Namespace, left: float) -> dict[str, Any]:
+    if left < _LEAST:
+        return {"status": "no time left", "seconds": 0.0}
+    name = stage.replace(":", "-")
+    result, log = options.out / f"{name}.json", options.out / f"{name}.log"
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-P", str(HERE / "stages.py"), stage, str(result), "--work", str(options.out)]
+    command += ["--device", options.device] + (["--quick"] if options.quick else [])
+    began = time.monotonic()
+    with log.open("w") as file:
+        try:
+            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=left, check=False).returncode
+            status = "done" if code == 0 else f"failed with exit code {code}"
+        except subprocess.TimeoutExpired:
+            status = f"stopped after {left:.0f} s"
+    found: dict[str, Any] = {"status": status, "seconds": time.monotonic() - began}
+    # a stage writes after each figure, so what was measured before it failed counts
+    if result.is_file():
+        found["result"] = json.loads(result.read_text())
+    if status != "done":
+        found["log"] = log.read_text()[-2000:]
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

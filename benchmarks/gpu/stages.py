@@ -1,0 +1,241 @@
+"""One stage of the GPU script: `stages.py STAGE RESULT`."""
+
+import argparse
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from networks import Inputs, Networks, cases
+from timing import Clock
+
+REPOSITORY = Path(__file__).parents[2]
+_PACKAGES = ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-rtx", "cuda-bindings", "pycuda")
+
+
+class Stage:
+    """Options of the script, and the figures so far, which are written after each of them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device: str = options.device
+        self.quick: bool = options.quick
+        self.work: Path = options.work
+        self.clock = Clock(options.device, 0.02 if options.quick else 1.0)
+        self._path: Path = options.result
+        self.figures: dict[str, Any] = {}
+
+    def tell(self, name: str, value: Any) -> None:
+        """Note a figure."""
+        self.figures[name] = value
+        self._path.write_text(json.dumps(self.figures, indent=2, default=str))
+        print(name, value, flush=True)
+
+    @contextmanager
+    def trying(self, name: str) -> Iterator[None]:
+        """What fails in here is a figure that is missing, with its reason."""
+        try:
+            yield
+        except Exception as error:
+            self.tell(name, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
+
+
+def machine(stage: Stage, _: str) -> None:
+    """What the machine is, and its own ceilings: copies and matrix products."""
+    import torch
+
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    stage.tell("versions", found)
+    stage.tell("tf32", {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32})
+    if stage.device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        capability = f"{properties.major}.{properties.minor}"
+        stage.tell("gpu", {"name": properties.name, "sm": capability, "cuda": torch.version.cuda})
+    size, side = (1 << 20, 256) if stage.quick else (1 << 28, 8192)
+    host = torch.empty(size, dtype=torch.uint8, pin_memory=stage.device == "cuda")
+    there, other = (torch.empty(size, dtype=torch.uint8, device=stage.device) for _ in range(2))
+    copies: dict[str, Callable[[], object]] = {
+        "host_to_device": lambda: there.copy_(host, non_blocking=True),
+        "device_to_host": lambda: host.copy_(there, non_blocking=True),
+        "device_to_device": lambda: other.copy_(there),
+    }
+    for name, copy in copies.items():
+        stage.tell(f"{name}_gb_per_s", size / 1e6 / stage.clock.torch(copy)["p50"])
+    for kind in (torch.float16, torch.bfloat16, torch.float32):
+        a, b = (torch.randn(side, side, device=stage.device).to(kind) for _ in range(2))
+        spent = stage.clock.torch(lambda a=a, b=b: a @ b)["p50"]  # type: ignore[misc]
+        stage.tell(f"matmul_{str(kind).removeprefix('torch.')}_tflop_per_s", 2 * side**3 / spent / 1e9)
+
+
+def tests(stage: Stage, _: str) -> None:
+    """The tests marked `gpu`."""
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    print(done.stdout[-4000:], done.stderr[-1000:])
+    stage.tell("tests", {"exit_code": done.returncode, "summary": (done.stdout.strip().splitlines() or [""])[-1]})
+
+
+def export(stage: Stage, backbone: str) -> None:
+    """The bundle that the other stages measure, with the plans that can be built here."""
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.export.tensorrt.options import TensorRtOptions
+    from ntre_deploy.runtime.engines import available_engines
+
+    checkpoint = Networks(stage.quick, backbone, stage.device).checkpoint(stage.work)
+    if stage.device == "cpu":  # a trial
+        stage.tell("device", "cpu")
+    reasons = available_engines()
+    stage.tell("engines", reasons)
+    plans = [engine for engine in ("trt", "trt-rtx") if reasons[engine] is None]
+    for engines in ([("onnx", *plans)] if plans else []) + [("onnx",)]:
+        name = "export with " + " and ".join(engines)
+        with stage.trying(name):
+            options = ExportOptions(("fp16",), engines=engines, replace=True, tensorrt=TensorRtOptions())
+            manifest = export_bundle(checkpoint, stage.work / f"{backbone}.ntre", options, print)
+            stage.tell(name, {"verification": manifest.verification, "files": [f.name for f in manifest.files]})
+            return
+    raise RuntimeError("nothing could be exported")
+
+
+def engines(stage: Stage, backbone: str) -> None:
+    """Engines of the bundle: device time, end to end, and parity with PyTorch in fp32."""
+    from ntre_deploy.runtime.bundle import Bundle
+    from ntre_deploy.runtime.engines import available_engines, engine_precisions
+    from ntre_deploy.runtime.segmenter import Segmenter
+
+    path = stage.work / f"{backbone}.ntre"
+    bundle = Bundle.open(path)
+    networks = Networks(stage.quick, backbone, stage.device)
+    for name, reason in available_engines().items():
+        held = engine_precisions(bundle, name)
+        # the CPU's engines are no question to a GPU
+        if not held or (stage.device == "cuda" and name in ("onnx-cpu", "openvino")):
+            continue
+        if reason:
+            stage.tell(name, {"not run": reason})
+            continue
+        with stage.trying(name):
+            segmenter = Segmenter.load(path, name, precision=held[0])
+            for case in cases(stage.quick):
+                label = f"{name} {held[0]} {case}"
+                with stage.trying(label):
+                    stage.tell(label, _query(stage, networks, segmenter.engine, networks.inputs(bundle, case)))
+            _whole(stage, name, segmenter)
+
+
+def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict[str, Any]:
+    """Device time of a query whose inputs lie on the device where the engine can read them there."""
+    from ntre_deploy.runtime.engines import keep_supports
+    from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
+    from ntre_deploy.runtime.segmenter import logits_error
+
+    prototypes, keys = keep_supports(engine, given.prototypes, given.keys)
+    if isinstance(engine, TensorRtEngine):
+        lane, shared = engine._lane, engine._shared
+        assert lane is not None
+        assert shared is not None
+        with shared.device.active():
+            image = shared.upload(given.image, lane)
+        figures = stage.clock.stream(
+            shared.device, lane.stream, lambda: engine.query_on_device(image, prototypes, keys)
+        )
+    else:
+        figures = stage.clock.wall(lambda: engine.query(given.image, prototypes, keys))
+    got = engine.query(given.image, prototypes, keys)
+    return figures | {"logits_error": logits_error(got, networks.reference(given))}
+
+
+def _whole(stage: Stage, name: str, segmenter: Any) -> None:
+    """A 1920 x 1080 image in host memory to its label map in host memory."""
+    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    mask = np.zeros((1080, 1920), np.uint8)
+    mask[300:800, 500:1400] = 1
+    memory = segmenter.encode_support([(image, mask)])
+    stage.tell(f"{name} end to end 1920 x 1080", stage.clock.wall(lambda: segmenter.segment(image, memory)))
+    stage.tell(f"{name} support", stage.clock.wall(lambda: segmenter.encode_support([(image, mask)])))
+    stage.tell(f"{name} without a graph", getattr(segmenter.engine, "graph_note", ""))
+
+
+def torch_eager(stage: Stage, backbone: str) -> None:
+    """PyTorch eager: fp32 and fp16 with channels_last, the full network for every query and the cached query graph."""
+    networks = Networks(stage.quick, backbone, stage.device)
+    for label, call in networks.eager():
+        with stage.trying(label):
+            stage.tell(label, stage.clock.torch(call))
+
+
+def compiled(stage: Stage, backbone: str, *, full: bool) -> None:
+    """torch.compile, max-autotune with CUDA graphs."""
+    networks = Networks(stage.quick, backbone, stage.device)
+    for label, call in networks.compiled(full=full):
+        with stage.trying(label):
+            stage.tell(label, stage.clock.torch(call))
+
+
+def inductor(stage: Stage, backbone: str) -> None:
+    """The cached query graph packaged ahead of time by AOTInductor."""
+    networks = Networks(stage.quick, backbone, stage.device)
+    label, call = networks.packaged(stage.work)
+    stage.tell(label, stage.clock.torch(call))
+
+
+def demo(stage: Stage, _: str) -> None:
+    """mIoU and masks of the demo model: the same files on every engine here, and on PyTorch in fp32."""
+    from importlib.resources import as_file, files
+
+    from ntre_deploy.cli.bench import run
+    from ntre_deploy.cli.demo import CHECKPOINT, SCENES
+    from ntre_deploy.cli.episodes import Draw
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.runtime.engines import available_engines
+
+    plans = tuple(engine for engine in ("trt", "trt-rtx") if available_engines()[engine] is None)
+    with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
+        out = stage.work / "demo.ntre"
+        export_bundle(checkpoint, out, ExportOptions(("fp16",), engines=("onnx", *plans), replace=True))
+        draw = Draw(SCENES, None, 1, 2 if stage.quick else 96, 0, None, None, quiet=True)
+        report = run(out, checkpoint, draw, rounds=1, threads=8, out=None, pictures=0, quiet=True)
+    for system in report["systems"]:
+        stage.tell(f"{system['name']} {system['precision']}", {k: system[k] for k in ("accuracy", "parity")})
+    stage.tell("not run", report["skipped"])
+
+
+_STAGES: dict[str, Callable[[Stage, str], None]] = {
+    "machine": machine,
+    "tests": tests,
+    "export": export,
+    "engines": engines,
+    "torch": torch_eager,
+    "compile-cached": lambda stage, backbone: compiled(stage, backbone, full=False),
+    "compile-full": lambda stage, backbone: compiled(stage, backbone, full=True),
+    "inductor": inductor,
+    "demo": demo,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--work", type=Path, default=Path())
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    kind, _, backbone = options.stage.partition(":")
+    _STAGES[kind](Stage(options), backbone)
+
+
+if __name__ == "__main__":
+    main()

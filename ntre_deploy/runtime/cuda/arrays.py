@@ -1,0 +1,182 @@
+"""Arrays in device memory: read in place from other libraries, and handed to them, without a copy.
+
+Two protocols: `__cuda_array_interface__` (version 3, of Numba) and DLPack (0.8, of the array API standard).
+"""
+
+import ctypes
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ntre_deploy.errors import InputError
+
+_CUDA, _FLOAT = 2, 2  # DLPack's device type and type code
+_NAME, _USED = b"dltensor", b"used_dltensor"
+_STREAMS = {None: 0, 0: 0}  # what needs no waiting
+
+
+class DeviceArray:
+    """A C-contiguous float32 array in device memory.
+
+    Attributes:
+        address: of the first element.
+        shape: of the array.
+        stream: whose work has to be waited for before it is read; 0 for none.
+        owner: what must live as long as the array.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, address: int, shape: tuple[int, ...], owner: object = None, stream: int = 0) -> None:
+        self.address, self.shape, self.owner, self.stream = address, tuple(shape), owner, stream
+
+    def __getitem__(self, part: slice) -> "DeviceArray":
+        """A range of the first axis, in place."""
+        start, stop, step = part.indices(self.shape[0])
+        if step != 1:
+            raise InputError("An array on the device can be cut along its first axis, but not thinned out.")
+        row = self.nbytes // max(self.shape[0], 1)
+        shape = (max(stop - start, 0), *self.shape[1:])
+        return DeviceArray(self.address + start * row, shape, self, self.stream)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """For Numba, CuPy, PyTorch and others; the array is ready, so no stream is named."""
+        return {"shape": self.shape, "typestr": "<f4", "data": (self.address, False), "strides": None, "version": 3}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CUDA, 0
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A capsule for `from_dlpack`; the array is ready, so the consumer's stream has nothing to wait for."""
+        return _export(self)
+
+
+def is_device_array(array: object) -> bool:
+    """Whether something lies in a GPU's memory, by what it says of itself."""
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == _CUDA
+
+
+def view(array: Any, what: str, stream: int) -> DeviceArray:
+    """Another library's array in device memory, in place.
+
+    Args:
+        what: names it in messages.
+        stream: on which it will be read; DLPack's producers wait for their own work on it.
+
+    Raises:
+        InputError: it is not float32, or not C-contiguous.
+    """
+    if isinstance(array, DeviceArray):
+        return array
+    if not hasattr(array, "__cuda_array_interface__"):
+        return _import(array, what, stream)
+    told = array.__cuda_array_interface__
+    shape = tuple(int(n) for n in told["shape"])
+    if told["typestr"] != "<f4":
+        raise InputError(f"{what} on the device is of type {told['typestr']}; float32 is expected.")
+    strides = told.get("strides")
+    _check_strides(what, shape, None if strides is None else tuple(s // 4 for s in strides))
+    return DeviceArray(int(told["data"][0]), shape, array, int(_STREAMS.get(told.get("stream"), told.get("stream"))))
+
+
+def _check_strides(what: str, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> None:
+    expected, found = 1, []
+    for side in reversed(shape):
+        found.append(expected)
+        expected *= side
+    # a stride along one element says nothing
+    if strides is not None and any(
+        a != b for a, b, side in zip(strides, reversed(found), shape, strict=True) if side > 1
+    ):
+        raise InputError(f"{what} on the device has gaps or another order; make it C-contiguous first.")
+
+
+class _Tensor(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class _Managed(ctypes.Structure):
+    pass
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Managed))
+_Managed._fields_ = [("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter)]
+
+# a capsule's destructor runs while an exception may be set, so it takes the bare pointer and calls as little as it can
+_Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_new = ctypes.pythonapi.PyCapsule_New
+_new.restype, _new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, _Destructor]
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_rename = ctypes.pythonapi.PyCapsule_SetName
+_rename.restype, _rename.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+_raw_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+_raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+# what exported capsules refer to, until their consumers are done
+_exported: dict[int, tuple[Any, ...]] = {}
+
+
+def _forget(managed: Any) -> None:
+    _exported.pop(ctypes.addressof(managed.contents), None)
+
+
+def _unused(capsule: int) -> None:
+    # nobody took it, or its name would be another
+    if _raw_valid(capsule, _NAME):
+        _exported.pop(_raw_pointer(capsule, _NAME) or 0, None)
+
+
+_deleter, _destructor = _Deleter(_forget), _Destructor(_unused)
+
+
+def _export(array: DeviceArray) -> Any:
+    shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
+    tensor = _Tensor(array.address, _CUDA, 0, len(array.shape), _FLOAT, 32, 1, shape, None, 0)
+    managed = _Managed(tensor, None, _deleter)
+    _exported[ctypes.addressof(managed)] = (managed, shape, array)
+    return _new(ctypes.addressof(managed), _NAME, _destructor)
+
+
+class _Taken:
+    """A capsule that was taken; its producer is told when the last array on it is gone."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.managed = ctypes.cast(_pointer(capsule, _NAME), ctypes.POINTER(_Managed))
+        _rename(capsule, _USED)
+
+    def __del__(self) -> None:
+        if deleter := self.managed.contents.deleter:
+            deleter(self.managed)
+
+
+def _import(array: Any, what: str, stream: int) -> DeviceArray:
+    taken = _Taken(array.__dlpack__(stream=stream))
+    tensor = taken.managed.contents.tensor
+    if (tensor.code, tensor.bits, tensor.lanes) != (_FLOAT, 32, 1):
+        raise InputError(f"{what} on the device is of another type than float32.")
+    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+    _check_strides(what, shape, tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else None)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, taken)

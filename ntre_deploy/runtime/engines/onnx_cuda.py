@@ -1,0 +1,236 @@
+"""ONNX Runtime on CUDA: inputs and outputs bound to the GPU's memory, one CUDA graph for each set of shapes."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import EngineError
+from ntre_deploy.runtime import cuda
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.cuda.arrays import is_device_array, view
+from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, make_session, read_graphs
+from ntre_deploy.runtime.engines.options import EngineOptions
+
+Float = NDArray[np.float32]
+Shape = tuple[int, ...]
+
+NAME = "onnx-cuda"
+# sets of shapes whose buffers are kept
+_KEPT = 8
+# ONNX Runtime's number for "this run is no graph"
+_NO_GRAPH = -1
+
+
+def unavailable() -> str | None:
+    """Why ONNX Runtime's CUDA provider cannot run here, or None; a session may still refuse it."""
+    return cuda_unavailable()
+
+
+def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxCudaEngine":
+    """The bundle's graphs on the first GPU.
+
+    Raises:
+        EngineError: ONNX Runtime fell back to another provider.
+    """
+    contents = read_graphs(bundle, precision)
+    return OnnxCudaEngine(precision, contents["support"], contents["query"], options.threads)
+
+
+@dataclass
+class KeptArray:
+    """An array in the memory of ONNX Runtime's device."""
+
+    value: Any
+    shape: Shape
+
+    def __getitem__(self, part: slice) -> Float:
+        """A range of the first axis, as a host array."""
+        array: Float = self.value.numpy()[part]
+        return array
+
+
+@dataclass
+class _Ready:
+    """Bound buffers for one set of shapes."""
+
+    binding: Any
+    inputs: dict[str, Any]
+    outputs: list[Any]
+    graph: int
+
+
+class OnnxCudaEngine:
+    """Two sessions; clones share them and have buffers of their own.
+
+    Inputs are float32 arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which
+    are read in place.
+
+    Args:
+        support, query: ONNX files.
+        provider, place: `CPUExecutionProvider` and `cpu` bind to host memory, without graphs.
+
+    Raises:
+        EngineError: ONNX Runtime cannot load a graph, or takes another provider.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        precision: str,
+        support: bytes,
+        query: bytes,
+        threads: int | None = None,
+        *,
+        provider: str = CUDA,
+        place: str = "cuda",
+    ) -> None:
+        self.precision = precision
+        self._place = place
+        self._sessions = {
+            role: _Session(content, provider, threads, graphs=place == "cuda")
+            for role, content in (("support", support), ("query", query))
+        }
+        self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
+
+    def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
+        """See `Engine.support`."""
+        prototype, keys = self._run("support", {"image": image, "mask": mask})
+        return prototype, keys
+
+    def query(self, image: Any, prototypes: Any, keys: Any) -> Float:
+        """See `Engine.query`."""
+        (logits,) = self._run("query", {"image": image, "prototypes": prototypes, "keys": keys})
+        return logits
+
+    def keep(self, prototypes: Float, keys: Float) -> tuple[KeptArray, KeptArray]:
+        """Stacked supports moved to the device, once for all queries that use them."""
+        return self._upload(prototypes), self._upload(keys)
+
+    def clone(self) -> "OnnxCudaEngine":
+        """Shares the sessions, whose runs are safe beside each other, and not the buffers."""
+        twin = object.__new__(OnnxCudaEngine)
+        twin.__dict__ = self.__dict__ | {"_ready": OrderedDict()}
+        return twin
+
+    def _upload(self, array: Float) -> KeptArray:
+        import onnxruntime
+
+        content = np.ascontiguousarray(array, np.float32)
+        try:
+            return KeptArray(onnxruntime.OrtValue.ortvalue_from_numpy(content, self._place, 0), content.shape)
+        except Exception as error:
+            raise failed(error) from error
+
+    def _run(self, role: str, inputs: dict[str, Any]) -> list[Float]:
+        session = self._sessions[role]
+        # a graph keeps addresses, so it serves buffers of this engine alone
+        foreign = {name: _foreign(array, name) for name, array in inputs.items() if is_device_array(array)}
+        kept = {name: array for name, array in inputs.items() if isinstance(array, KeptArray)}
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        key = (role, *shapes.items(), *((n, id(a.value)) for n, a in kept.items()), *sorted(foreign))
+        try:
+            ready = self._ready.get(key)
+            if ready is None:
+                while len(self._ready) >= _KEPT:
+                    self._ready.popitem(last=False)
+                ready = self._ready[key] = self._bind(session, shapes, kept, bool(foreign))
+            self._ready.move_to_end(key)
+            for name, array in inputs.items():
+                if name in foreign:
+                    found = foreign[name]
+                    ready.binding.bind_input(name, self._place, 0, np.float32, found.shape, found.address)
+                elif name not in kept:
+                    ready.inputs[name].update_inplace(np.ascontiguousarray(array, np.float32))
+            session.run(ready.binding, ready.graph)
+            # from the GPU this is a copy, from the host it is the buffer itself
+            return [np.array(output.numpy(), copy=True if self._place == "cpu" else None) for output in ready.outputs]
+        except EngineError:
+            raise
+        except Exception as error:
+            self._ready.pop(key, None)
+            raise failed(error) from error
+
+    def _bind(self, session: "_Session", shapes: dict[str, Shape], kept: dict[str, KeptArray], foreign: bool) -> _Ready:
+        binding = session.session.io_binding()
+        inputs: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            if name in kept:
+                inputs[name] = kept[name].value
+            elif not foreign:
+                inputs[name] = self._empty(shape)
+            if name in inputs:
+                binding.bind_ortvalue_input(name, inputs[name])
+        if foreign:
+            # bound to their own addresses before every run; those that are not foreign get buffers here
+            inputs |= {name: self._empty(shape) for name, shape in shapes.items() if name not in inputs}
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+        outputs = []
+        for name, shape in session.output_shapes(shapes).items():
+            outputs.append(self._empty(shape))
+            binding.bind_ortvalue_output(name, outputs[-1])
+        return _Ready(binding, inputs, outputs, _NO_GRAPH if foreign else session.next_graph())
+
+    def _empty(self, shape: Shape) -> Any:
+        import onnxruntime
+
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, self._place, 0)
+
+
+class _Session:
+    """A session; with CUDA graphs where the whole graph lies on the GPU."""
+
+    def __init__(self, content: bytes, provider: str, threads: int | None, *, graphs: bool) -> None:
+        self.graphs = graphs
+        if graphs:
+            try:
+                self.session = make_session(content, provider, threads, {"enable_cuda_graph": "1"})
+            except EngineError:
+                # a node that stays on the CPU keeps ONNX Runtime from capturing, and from loading with that option
+                self.graphs = False
+        if not self.graphs:
+            self.session = make_session(content, provider, threads)
+        self._numbers = 0
+
+    def next_graph(self) -> int:
+        """A number for another set of buffers."""
+        if not self.graphs:
+            return _NO_GRAPH
+        self._numbers += 1
+        return self._numbers
+
+    def run(self, binding: Any, graph: int) -> None:
+        """Run once and wait; ONNX Runtime captures at the first run of a number and replays it later."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        if self.graphs:
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+        binding.synchronize_inputs()
+        self.session.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+
+    def output_shapes(self, shapes: dict[str, Shape]) -> dict[str, Shape]:
+        """Shapes of the outputs; their open axes lead, and are the batch and the number of classes."""
+        batch, classes = shapes["image"][0], shapes.get("prototypes", (0,))[0]
+        found = {}
+        for output in self.session.get_outputs():
+            sizes = iter((batch, classes))
+            found[output.name] = tuple(n if isinstance(n, int) else next(sizes) for n in output.shape)
+        return found
+
+
+def _foreign(array: Any, name: str) -> Any:
+    device = cuda.open_device()
+    try:
+        # ONNX Runtime's own stream cannot be named here, so what the array waits for is waited for
+        found = view(array, name, 1)
+        with device.active():
+            device.wait(found.stream or 1)
+        return found
+    finally:
+        device.close()

@@ -1,0 +1,275 @@
+"""The two plans of a bundle behind the runtime's `Engine` interface."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.files import atomic_file
+from ntre_deploy.runtime.cuda import CudaError, Device
+from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
+from ntre_deploy.runtime.engines.tensorrt.api import Library
+from ntre_deploy.runtime.engines.tensorrt.lane import Lane
+from ntre_deploy.runtime.engines.tensorrt.plan import Plan
+
+Float = NDArray[np.float32]
+
+
+class _Shared:
+    """What clones have in common: plans go with the last clone, the device with the last array on it."""
+
+    def __init__(self, device: Device, plans: dict[str, Plan], save: Path | None) -> None:
+        self.device, self.plans = device, plans
+        self._save = save
+        self._clones = self._arrays = 0
+        # arrays are dropped by the garbage collector, which may run inside a call of this
+        self._lock = threading.RLock()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._clones += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._clones -= 1
+            if self._clones == 0:
+                with suppress(CudaError), self.device.active():
+                    self.plans.clear()
+            self._settle()
+
+    def upload(self, array: Float, lane: Lane) -> DeviceArray:
+        """A copy on the device, which is freed with its last reference, even if that outlives the engine."""
+        content = np.ascontiguousarray(array, np.float32)
+        memory = _Memory(self, content.nbytes)
+        lane.fill(memory.address, content)
+        return DeviceArray(memory.address, content.shape, memory)
+
+    def allocate(self, size: int) -> int:
+        with self._lock:
+            address = self.device.allocate(size)
+            self._arrays += 1
+        return address
+
+    def free(self, address: int) -> None:
+        with self._lock:
+            self._arrays -= 1
+            with suppress(CudaError), self.device.active():
+                self.device.free(address)
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._clones == 0 and self._arrays == 0:
+            with suppress(CudaError):
+                self.device.close()
+
+    def keep_caches(self) -> None:
+        """Write what was compiled since the last time; a cache that cannot be written only costs time."""
+        if self._save is None:
+            return
+        for role, plan in self.plans.items():
+            if content := plan.serialise_cache():
+                with suppress(InputError), atomic_file(self._save / f"{role}.cache") as path:
+                    path.write_bytes(content)
+
+
+class _Memory:
+    """Device memory that is freed when it is dropped."""
+
+    def __init__(self, shared: _Shared, size: int) -> None:
+        self._shared = shared
+        self.address = shared.allocate(size)
+
+    def __del__(self) -> None:
+        # the driver may be gone before the last array, when Python ends; without an address there was no memory
+        with suppress(Exception):
+            self._shared.free(self.address)
+
+
+class TensorRtEngine:
+    """Two plans on one GPU; belongs to one thread, `clone()` is for others and shares the plans.
+
+    Inputs are float32 arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which
+    are read in place.  After the GPU's memory was too small, the engine is unloaded and the process goes on.
+
+    Args:
+        contents: plan files by role, `support` and `query`, whose hashes were checked.
+        details: of the files, from the manifest.
+        cache: the user's own folder for what TensorRT for RTX compiles when shapes first occur.
+
+    Raises:
+        EngineError: a plan cannot be loaded, or runs in another precision than it should.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        device: Device,
+        precision: str,
+        contents: dict[str, bytes],
+        *,
+        trusted_host_code: bool = False,
+        cache: Path | None = None,
+    ) -> None:
+        self.name, self.precision = library.engine, precision
+        self._title = library.title
+        folder = None if cache is None else _cache_folder(cache, library, contents)
+        plans: dict[str, Plan] = {}
+        try:
+            with device.active():
+                for role, content in contents.items():
+                    kept = b"" if folder is None else _read(folder / f"{role}.cache")
+                    plans[role] = Plan(library, role, content, trusted_host_code=trusted_host_code, runtime_cache=kept)
+                    found = plans[role].precision()
+                    # of the two graphs of an int8 bundle, one may have been left as it was
+                    if found not in (precision, "unknown") and precision != "int8":
+                        raise EngineError(
+                            f"The {role} engine should run in {precision} and its convolutions run in {found}; "
+                            "export it again."
+                        )
+        except EngineError:
+            with suppress(CudaError):
+                with device.active():
+                    plans.clear()
+                device.close()
+            raise
+        self._shared: _Shared | None = _Shared(device, plans, folder)
+        self._start()
+
+    def _start(self) -> None:
+        assert self._shared is not None
+        self._shared.enter()
+        self._lane: Lane | None = None
+        with self._shared.device.active():
+            self._lane = Lane(self._shared.device)
+
+    @property
+    def graph_note(self) -> str:
+        """Why work is queued launch by launch and not as CUDA graphs; empty where graphs run."""
+        return "" if self._lane is None else self._lane.without_graph
+
+    def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
+        """See `Engine.support`."""
+        parts = []
+        with self._at_work() as (shared, lane):
+            plan = shared.plans["support"]
+            step = plan.largest("image", 0)
+            for start in range(0, image.shape[0], step):
+                part = slice(start, start + step)
+                inputs = {
+                    "image": self._input(_part(image, part, step), "image", lane),
+                    "mask": self._input(_part(mask, part, step), "mask", lane),
+                }
+                parts.append(lane.run(plan, inputs))
+        prototypes, keys = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        return prototypes, keys
+
+    def query(self, image: Any, prototypes: Any, keys: Any) -> Float:
+        """See `Engine.query`; more images or classes than the plan takes at once go one lot after the other."""
+        rows: list[Float] = []
+        with self._at_work() as (shared, lane):
+            plan = shared.plans["query"]
+            images, classes = plan.largest("image", 0), plan.largest("prototypes", 0)
+            for i in range(0, image.shape[0], images):
+                row = []
+                for n in range(0, prototypes.shape[0], classes):
+                    some = slice(n, n + classes)
+                    inputs = {
+                        "image": self._input(_part(image, slice(i, i + images), images), "image", lane),
+                        "prototypes": self._input(_part(prototypes, some, classes), "prototypes", lane),
+                        "keys": self._input(_part(keys, some, classes), "keys", lane),
+                    }
+                    row.append(lane.run(plan, inputs)[0])
+                rows.append(np.concatenate(row, axis=1))
+        return np.concatenate(rows)
+
+    def query_on_device(self, image: Any, prototypes: Any, keys: Any) -> DeviceArray:
+        """As `query`, with the logits left on the device: read them before the next call of the same shapes.
+
+        Raises:
+            EngineError: it failed, or there is more than the plan takes at once.
+        """
+        with self._at_work() as (shared, lane):
+            given = {"image": image, "prototypes": prototypes, "keys": keys}
+            inputs = {name: self._input(array, name, lane) for name, array in given.items()}
+            (logits,) = lane.run_on_device(shared.plans["query"], inputs)
+        return logits
+
+    def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
+        """Stacked supports moved to the device, once for all queries that use them."""
+        with self._at_work() as (shared, lane):
+            return shared.upload(prototypes, lane), shared.upload(keys, lane)
+
+    def clone(self) -> "TensorRtEngine":
+        """Shares the plans; has a stream, contexts and buffers of its own.
+
+        Raises:
+            EngineError: this engine is closed.
+        """
+        if self._shared is None:
+            raise self._closed()
+        twin = object.__new__(TensorRtEngine)
+        twin.name, twin.precision, twin._title, twin._shared = self.name, self.precision, self._title, self._shared
+        twin._start()
+        return twin
+
+    def close(self) -> None:
+        """Free what this engine holds on the device; it cannot be used any more."""
+        shared, self._shared = self._shared, None
+        if shared is None:
+            return
+        with suppress(CudaError), shared.device.active():
+            if self._lane is not None:
+                self._lane.close()
+            self._lane = None
+            shared.keep_caches()
+        shared.leave()
+
+    def __del__(self) -> None:
+        # the driver may be gone before the last engine, when Python ends
+        with suppress(Exception):
+            self.close()
+
+    def _input(self, array: Any, name: str, lane: Lane) -> Float | DeviceArray:
+        if is_device_array(array):
+            return view(array, name, lane.stream)
+        return np.asarray(array, np.float32)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[tuple[_Shared, Lane]]:
+        shared, lane = self._shared, self._lane
+        if shared is None or lane is None:
+            raise self._closed()
+        try:
+            with shared.device.active():
+                yield shared, lane
+        except CudaError as error:
+            if error.out_of_memory:
+                self.close()
+                raise CudaError(f"{error} The engine was unloaded; load it again.", error.name) from error
+            raise
+
+    def _closed(self) -> EngineError:
+        return EngineError(f"This {self._title} engine was unloaded; load the bundle again.")
+
+
+def _part(array: Any, part: slice, step: int) -> Any:
+    # most calls need no slice, and what is not sliced needs no other object
+    return array if array.shape[0] <= step else array[part]
+
+
+def _cache_folder(cache: Path, library: Library, contents: dict[str, bytes]) -> Path:
+    digest = hashlib.sha256(b"".join(hashlib.sha256(c).digest() for c in contents.values())).hexdigest()[:16]
+    return cache / f"{library.engine}-{library.version}" / digest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,50 @@
+"""The GPU script, tried out on the CPU with a tiny network: every stage that needs no GPU must give its figures."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu"
+
+
+def run(out: Path, stages: str, budget: str = "300") -> dict[str, Any]:
+    command = [sys.executable, "-P", SCRIPT / "main.py", "--out", out, "--device", "cpu", "--quick"]
+    subprocess.run([*command, "--stages", stages, "--budget", budget], check=False, capture_output=True)
+    report: dict[str, Any] = json.loads((out / "gpu.json").read_text())
+    return report
+
+
+@pytest.mark.slow
+def test_stages_measure_what_they_say(tmp_path: Path) -> None:
+    report = run(tmp_path, "machine,export:resnet50,engines:resnet50,torch:resnet50,nonsense")
+    stages = report["stages"]
+    assert stages.pop("nonsense")["status"] == "failed with exit code 1"
+    assert {stage["status"] for stage in stages.values()} == {"done"}, stages
+    found = stages["machine"]["result"]
+    assert found["matmul_float32_tflop_per_s"] > 0
+    assert found["versions"]["torch"]
+    figures = stages["engines:resnet50"]["result"]["onnx-cpu fp16 1-shot batch 2 N 1"]
+    assert figures["n"] >= 1
+    assert 0 < figures["min"] <= figures["p50"] <= figures["p99"]
+    assert figures["logits_error"] < 0.2
+    assert "wall clock" in figures["how"]
+    eager = stages["torch:resnet50"]["result"]
+    assert eager["eager full fp32 1-shot batch 1 N 1"]["p50"] > eager["eager cached fp32 1-shot batch 1 N 1"]["p50"]
+
+
+def test_a_stage_without_time_is_not_begun(tmp_path: Path) -> None:
+    report = run(tmp_path, "machine", "1")
+    assert report["stages"]["machine"]["status"] == "no time left"
+
+
+def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a driver here")
+    done = subprocess.run(["bash", SCRIPT / "run.sh", tmp_path / "out"], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "no NVIDIA GPU is here" in done.stderr

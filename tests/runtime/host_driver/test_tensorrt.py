@@ -1,0 +1,410 @@
+"""The TensorRT engine over a double of the library: the same results as ONNX Runtime, and every error path."""
+
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ntre_deploy import Segmenter
+from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.export.bundle import ExportOptions, export_bundle
+from ntre_deploy.export.tensorrt.options import TensorRtOptions
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.cuda import CudaError
+from ntre_deploy.runtime.cuda.arrays import DeviceArray
+from ntre_deploy.runtime.engines import open_engine
+
+VERSIONS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
+LIMITS = TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Path]:
+    """A bundle for each version, as `ntre export --engine trt` writes it."""
+    return {}
+
+
+@pytest.fixture
+def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graphs from a bundle: PyTorch's exporter alone takes seconds, and everything after it is real."""
+
+    def copy(graph: object, signature: object, path: Path, opset: int = 18) -> None:
+        path.write_bytes((exported / path.name).read_bytes())
+
+    monkeypatch.setattr("ntre_deploy.export.bundle.write_onnx", copy)
+
+
+@pytest.fixture
+def bundle_of(
+    plans: dict[str, Path],
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    double: Callable[..., Any],
+    quick: None,
+) -> Callable[..., Path]:
+    def make(version: str = "10.16.1.11") -> Path:
+        module = double(version)
+        if version not in plans:
+            out = tmp_path_factory.mktemp("plans") / "tiny.ntre"
+            options = ExportOptions(("fp16",), engines=("trt",), tensorrt=LIMITS)
+            manifest = export_bundle(tiny_checkpoint, out, options)
+            assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt"}
+            plans[version] = out
+        module.calls.clear()
+        module.used.clear()
+        return plans[version]
+
+    return make
+
+
+@pytest.fixture
+def engine(bundle_of: Callable[..., Path]) -> Any:
+    opened = open_engine(Bundle.open(bundle_of()), "trt").engine
+    yield opened
+    opened.close()  # type: ignore[attr-defined]
+
+
+def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    image = rng.standard_normal((batch, 3, 65, 65), dtype=np.float32)
+    prototypes = rng.standard_normal((classes, 16), dtype=np.float32)
+    stored = np.abs(rng.standard_normal((classes, shots, 512, keys), dtype=np.float32))
+    return image, prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True)
+
+
+def reference(bundle: Path) -> Any:
+    return open_engine(Bundle.open(bundle), "onnx-cpu", "fp16").engine
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_name_is_used_that_a_version_lacks_and_results_are_right(
+    bundle_of: Callable[..., Path], host: Any, version: str
+) -> None:
+    path = bundle_of(version)
+    opened = Bundle.open(path)
+    entry = opened.entry("query", "trt", "fp16")
+    assert entry is not None
+    assert entry.name == "query.trt-fp16.sm_86.plan"
+    assert entry.details["version"] == version
+    assert (entry.details["found_by"], entry.details["run_here"]) == ("inspector", "yes")
+    segmenter = Segmenter.load(path)  # with its self-test
+    assert segmenter.reason == "trt fp16"
+    image, support, mask = (opened.self_test().image, opened.self_test().support_image, opened.self_test().support_mask)
+    memory = segmenter.encode_support([(support, mask)])
+    other = Segmenter.load(path, "onnx-cpu")
+    for _ in range(3):  # plain, captured, replayed
+        got, _ = segmenter.logits(image, memory)
+        wanted, _ = other.logits(image, memory)
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    segmenter.engine.close()  # type: ignore[attr-defined]
+    del segmenter, memory
+    gc.collect()
+    assert host.alive() == {}
+
+
+def test_a_graph_takes_over_after_the_first_run(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
+    module, other = __import__("tensorrt"), reference(bundle_of())
+    before = host.get("launches")
+    for seed in range(4):
+        given = arrays(seed=seed)
+        np.testing.assert_allclose(engine.query(*given), other.query(*given), atol=1e-5)
+    assert module.calls.count("execute") == 2  # run, then captured
+    assert host.get("launches") == before + 3
+    assert engine.graph_note == ""
+
+
+def test_what_cannot_be_captured_still_runs(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
+    module, other = __import__("tensorrt"), reference(bundle_of())
+    given = arrays()
+    engine.query(*given)
+    module.fail["execute"] = "operation not permitted when stream is capturing"
+    with pytest.raises(EngineError, match="could not run"):
+        engine.query(*given)
+    del module.fail["execute"]
+    for _ in range(3):
+        np.testing.assert_allclose(engine.query(*given), other.query(*given), atol=1e-5)
+    assert host.get("streams_alive") == 1
+
+
+@pytest.mark.parametrize(("batch", "classes"), [(1, 1), (2, 3), (5, 1), (1, 7), (3, 4)])
+def test_more_than_a_plan_takes_at_once_goes_in_lots(
+    engine: Any, bundle_of: Callable[..., Path], batch: int, classes: int
+) -> None:
+    given = arrays(batch, classes, 2, 30)
+    np.testing.assert_allclose(engine.query(*given), reference(bundle_of()).query(*given), atol=1e-5)
+    kept = engine.keep(*given[1:])
+    np.testing.assert_allclose(engine.query(given[0], *kept), reference(bundle_of()).query(*given), atol=1e-5)
+
+
+def test_supports_in_lots(engine: Any, bundle_of: Callable[..., Path]) -> None:
+    image, _, _ = arrays(5)
+    mask = (np.random.default_rng(1).random((5, 1, 65, 65)) < 0.4).astype(np.float32)
+    for got, wanted in zip(engine.support(image, mask), reference(bundle_of()).support(image, mask), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_shapes_outside_the_profiles_name_the_option(engine: Any) -> None:
+    with pytest.raises(EngineError, match=r"keys up to \[3, 2, 512, 81\].*ntre export --max-batch"):
+        engine.query(*arrays(shots=3))
+    with pytest.raises(EngineError, match="query engine was built for"):
+        engine.query(*arrays(keys=82))
+
+
+def test_old_shapes_make_room(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
+    engine.query(*arrays(keys=1))
+    alive = host.alive()
+    for keys in range(1, 25):
+        engine.query(*arrays(keys=keys))
+    assert host.alive()["memory"] <= alive["memory"] + 8 * 4
+    given = arrays(keys=1)
+    np.testing.assert_allclose(engine.query(*given), reference(bundle_of()).query(*given), atol=1e-5)
+
+
+class OnDevice:
+    """Another library's array on the device."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.shape = np.ascontiguousarray(array), array.shape
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": "<f4",
+            "data": (self.array.ctypes.data, False),
+            "strides": None,
+            "version": 3,
+            "stream": 1,
+        }
+
+
+def test_arrays_on_the_device_go_in_and_out_without_a_copy(
+    engine: Any, bundle_of: Callable[..., Path], host: Any
+) -> None:
+    given = arrays(2, 2)
+    wanted = reference(bundle_of()).query(*given)
+    foreign = [OnDevice(a) for a in given]
+    engine.query_on_device(*foreign)
+    copies = host.get("copies")
+    for _ in range(3):
+        logits = engine.query_on_device(*foreign)
+        assert isinstance(logits, DeviceArray)
+    assert host.get("copies") == copies
+    import ctypes
+
+    seen = np.ctypeslib.as_array((ctypes.c_float * wanted.size).from_address(logits.address)).reshape(logits.shape)
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)
+    np.testing.assert_allclose(engine.query(foreign[0], *given[1:]), wanted, atol=1e-5)
+
+
+def test_supports_stay_on_the_device(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
+    image, prototypes, keys = arrays(classes=2)
+    kept = engine.keep(prototypes, keys)
+    assert all(isinstance(array, DeviceArray) for array in kept)
+    wanted = reference(bundle_of()).query(image, prototypes, keys)
+    for _ in range(3):
+        before = host.get("copies")
+        np.testing.assert_allclose(engine.query(image, *kept), wanted, atol=1e-5)
+    assert host.get("copies") == before + 2  # the image in, the logits out
+    memory = host.get("memory_alive")
+    del kept
+    gc.collect()
+    assert host.get("memory_alive") == memory - 2
+
+
+def test_clones_run_in_threads_and_free_what_is_theirs(bundle_of: Callable[..., Path], host: Any) -> None:
+    path = bundle_of()
+    first = open_engine(Bundle.open(path), "trt").engine
+    wanted = reference(path)
+    twins = [first.clone() for _ in range(3)]
+    assert __import__("tensorrt").calls.count("deserialise") == 2
+    failures: list[object] = []
+
+    def work(engine: Any, seed: int) -> None:
+        for turn in range(4):
+            given = arrays(seed=10 * seed + turn)
+            if not np.allclose(engine.query(*given), wanted.query(*given), atol=1e-5):
+                failures.append((seed, turn))
+
+    threads = [threading.Thread(target=work, args=(twin, number)) for number, twin in enumerate(twins)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    first.close()  # type: ignore[attr-defined]
+    given = arrays()
+    np.testing.assert_allclose(twins[0].query(*given), wanted.query(*given), atol=1e-5)
+    with pytest.raises(EngineError, match="was unloaded; load the bundle again"):
+        first.query(*given)
+    with pytest.raises(EngineError, match="was unloaded"):
+        first.clone()
+    del twins
+    gc.collect()
+    assert host.alive() == {}
+
+
+def test_out_of_memory_unloads_the_engine_and_leaves_the_process_alive(
+    bundle_of: Callable[..., Path], host: Any
+) -> None:
+    engine = open_engine(Bundle.open(bundle_of()), "trt").engine
+    engine.query(*arrays())
+    host.set("limit", 1)
+    with pytest.raises(CudaError, match=r"memory is full.*The engine was unloaded; load it again") as caught:
+        engine.query(*arrays(2, 3, 2, 81))
+    assert caught.value.exit_code == 3
+    with pytest.raises(EngineError, match="was unloaded"):
+        engine.query(*arrays())
+    del caught
+    gc.collect()
+    assert host.alive() == {}
+    host.set("limit", 1 << 32)
+    again = open_engine(Bundle.open(bundle_of()), "trt").engine
+    assert again.query(*arrays()).shape == (1, 1, 2, 9, 9)
+    again.close()  # type: ignore[attr-defined]
+
+
+def test_out_of_memory_that_the_library_reports_is_told_as_such(engine: Any) -> None:
+    module = __import__("tensorrt")
+    module.fail["context"] = "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(CudaError, match="memory is full"):
+        engine.query(*arrays())
+
+
+def test_a_crash_on_the_device_is_told_and_never_gives_zeros(engine: Any, host: Any) -> None:
+    given = arrays()
+    for _ in range(2):
+        engine.query(*given)
+    host.set("fail_launch", 1)
+    with pytest.raises(CudaError, match=r"kernel crashed.*CUDA_ERROR_LAUNCH_FAILED"):
+        engine.query(*given)
+
+
+def damaged(bundle: Path, tmp_path: Path, **details: Any) -> Path:
+    """A copy of a bundle whose manifest tells of another build environment."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "tiny.ntre"))
+    content = json.loads((copy / "manifest.json").read_text())
+    for file in content["files"]:
+        if file["engine"] == "trt":
+            file["details"] |= details
+    (copy / "manifest.json").write_text(json.dumps(content))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ({"version": "10.13.3.9"}, "built by TensorRT 10.13.3.9 and 10.16.1.11 is here"),
+        ({"compute_capabilities": ["9.0"]}, "compute capability 9.0 and this GPU has 8.6"),
+        ({"os": "windows"}, "built for windows and this is linux"),
+        ({"machine": "aarch64"}, "built for aarch64"),
+        ({"version": None, "compute_capabilities": "8.6"}, "compute capability ?"),
+    ],
+)
+def test_an_engine_built_elsewhere_is_refused_with_the_command(
+    bundle_of: Callable[..., Path], host: Any, tmp_path: Path, details: dict[str, Any], words: str
+) -> None:
+    path = damaged(bundle_of(), tmp_path, **details)
+    with pytest.raises(EngineError, match="cannot run here") as caught:
+        Segmenter.load(path, "trt")
+    assert words in str(caught.value)
+    assert "ntre export CHECKPOINT --engine trt --precision fp16 --out tiny.ntre --force" in str(caught.value)
+    assert "deserialise" not in __import__("tensorrt").calls
+    assert host.alive() == {}
+    assert Segmenter.load(path).reason.startswith("onnx-cpu fp16; passed over trt: support.trt")
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"compute_capabilities": ["8.0"], "hardware_compatibility": "ampere-plus"},
+        {"version": "10.13.3.9", "version_compatible": True},
+    ],
+)
+def test_compatible_engines_run_elsewhere(
+    bundle_of: Callable[..., Path], tmp_path: Path, details: dict[str, Any]
+) -> None:
+    segmenter = Segmenter.load(damaged(bundle_of(), tmp_path, **details), "trt")
+    segmenter.engine.close()  # type: ignore[attr-defined]
+
+
+def test_a_damaged_plan_is_refused_before_a_byte_is_deserialised(
+    bundle_of: Callable[..., Path], host: Any, tmp_path: Path
+) -> None:
+    path = damaged(bundle_of(), tmp_path)
+    plan = path / "query.trt-fp16.sm_86.plan"
+    content = bytearray(plan.read_bytes())
+    content[len(content) // 2] ^= 1
+    plan.write_bytes(content)
+    with pytest.raises(InputError, match=r"query.trt-fp16.sm_86.plan has been changed: its SHA-256"):
+        Segmenter.load(path, "trt")
+    assert "deserialise" not in __import__("tensorrt").calls
+    assert host.alive() == {}
+
+
+def test_none_from_the_library_is_an_error_that_explains(bundle_of: Callable[..., Path], host: Any) -> None:
+    path, module = bundle_of(), __import__("tensorrt")
+    module.fail["deserialise"] = (
+        "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (magicTag does not match)"
+    )
+    with pytest.raises(EngineError, match=r"cannot load the engine: Serialization \(magicTag does not match\)"):
+        Segmenter.load(path, "trt")
+    assert host.alive() == {}
+
+
+def test_a_build_that_fails_leaves_no_bundle(
+    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, host: Any, quick: None
+) -> None:
+    module = double()
+    module.fail["build"] = "Error Code 2: OutOfMemory (Requested size was 123 bytes.)"
+    options = ExportOptions(("fp16",), engines=("trt",), tensorrt=TensorRtOptions(workspace_mib=64))
+    with pytest.raises(EngineError, match=r"cannot build.*OutOfMemory.*--workspace, now 64 MiB"):
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+    assert list(tmp_path.iterdir()) == []
+    assert host.alive() == {}
+
+
+def test_a_timing_cache_is_kept_for_the_next_build(
+    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, quick: None
+) -> None:
+    double()
+    cache = tmp_path / "cache"
+    options = ExportOptions(("fp16",), engines=("trt",), tensorrt=TensorRtOptions(cache=cache))
+    export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+    (timings,) = cache.glob("timings-*")
+    assert timings.name == "timings-tensorrt-10.16.1.11-8.6"
+    assert timings.read_bytes() == b"timed;timed;"  # support, then query on top of it
+
+
+def test_tensorrt_for_rtx_keeps_what_it_compiled(
+    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, quick: None, host: Any
+) -> None:
+    module = double("1.7.1.116", "tensorrt_rtx")
+    out, cache = tmp_path / "x.ntre", tmp_path / "cache"
+    manifest = export_bundle(tiny_checkpoint, out, ExportOptions(("fp16",), engines=("trt-rtx",), tensorrt=LIMITS))
+    assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt-rtx"}
+    entry = Bundle.open(out).entry("query", "trt-rtx", "fp16")
+    assert entry is not None
+    assert entry.name == "query.trt-rtx-fp16.sm_86.plan"
+    for turn in range(2):
+        module.calls.clear()
+        engine = open_engine(Bundle.open(out), "trt-rtx", cache=cache).engine
+        for _ in range(3):
+            engine.query(*arrays())
+        assert engine.graph_note == ""  # type: ignore[attr-defined]
+        engine.close()  # type: ignore[attr-defined]
+        assert module.calls.count("use a cache") == (2 if turn else 0)
+    assert {p.name for p in cache.rglob("*.cache")} == {"support.cache", "query.cache"}
+    assert host.alive() == {}
+
+
+def test_tensorrt_builds_for_the_gpu_here_alone(
+    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, quick: None
+) -> None:
+    double()
+    options = ExportOptions(("fp16",), engines=("trt",), tensorrt=TensorRtOptions(("9.0",)))
+    with pytest.raises(InputError, match=r"which has compute capability 8.6, not for 9.0; leave --sm out"):
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
