@@ -53,7 +53,7 @@ def test_start_takes_another_input_size_and_leaves_modules_out(checkpoint: Path)
 def test_start_needs_every_module_of_the_config(tmp_path: Path) -> None:
     model, origin = import_weights("random:5", replace(MODEL, doem=False))
     save_checkpoint(tmp_path / "less.safetensors", model, origin)
-    with pytest.raises(InputError, match="missing .*doem"):
+    with pytest.raises(InputError, match=r"missing .*doem"):
         start_model(CONFIG, start=tmp_path / "less.safetensors")
 
 
