@@ -27,6 +27,9 @@ _EXTRAS = {
     "nncf": ("nncf", "int8"),
     "pycocotools": ("pycocotools", "coco"),
     "tensorrt": ("tensorrt", "trt"),
+    "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx"),
+    "cuda-bindings": ("cuda.bindings", "cuda"),
+    "pycuda": ("pycuda", "pycuda"),
 }
 # flavours of one package, which install into the same folder: the last to come overwrites the others, and removing one
 # breaks what is left
@@ -47,18 +50,25 @@ def packages(gpu: bool) -> Iterator[Finding]:
         if found is None:
             if name in _RUNTIMES and runtimes:
                 continue  # only one of them may be there
-            if importlib.util.find_spec(module) is None:
+            if not _there(module):
                 yield Finding("packages", name, "absent", "not installed", f"pip install 'ntre_deploy[{extra}]'")
             else:
                 # system packages, as JetPack's, may leave no trace but the module
                 yield Finding("packages", name, "ok", "installed, but not by pip")
-        elif importlib.util.find_spec(module) is None:
+        elif not _there(module):
             text = f"{found} is listed as installed, but its module {module} is gone"
             yield Finding("packages", name, "problem", text, f"pip install --force-reinstall --no-deps {name}=={found}")
         elif name == "torch":
             yield _torch(found, gpu)
         else:
             yield Finding("packages", name, "ok", found)
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
 
 
 def conflicts(gpu: bool) -> Iterator[Finding]:
