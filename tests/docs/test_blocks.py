@@ -118,7 +118,8 @@ class Session:
     def _shell(self, block: Block) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # wide enough for a table in one piece
-        env = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+        # and threads that wait for each other must not spin where other tests share the machine
+        env = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "160"}
         command = ["bash", "-euo", "pipefail", "-c", block.text]
         pipe = subprocess.PIPE
         done = subprocess.run(
