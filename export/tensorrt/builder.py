@@ -196,7 +196,7 @@ def _failure(library: Library, logger: Any, what: str, options: TensorRtOptions)
         limit = "not limited" if options.workspace_mib is None else f"{options.workspace_mib} MiB"
         hint = f"give it more memory (--workspace, now {limit}) or a smaller --max-batch"
     elif "Turing" in told or "SM75" in told:
-        hint = "leave 7.5 out of --sm, or take --engine trt on such a GPU"
+        hint = "take --precision fp16, leave 7.5 out of --sm, or take --engine trt on such a GPU"
     return EngineError(f"{library.title} {library.version} cannot build the {what} engine: {told}; {hint}.")
 
 

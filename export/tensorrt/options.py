@@ -13,7 +13,7 @@ from ntre_deploy.runtime.engines.tensorrt.environment import HARDWARE_LEVELS
 # int8 waits for QDQ files with signed activations, which TensorRT demands
 PRECISIONS = ("fp32", "fp16")
 EFFORTS = range(6)
-# fp32 matrix products, which the islands need, do not compile for Turing in TensorRT for RTX 1.7
+# for Turing, graphs are rewritten (see `turing.py`), which other GPUs should not have to pay for
 _LEAST_DEFAULT = (8, 0)
 # key columns that kernels are tuned for: a usual object's
 _USUAL_KEYS = 512

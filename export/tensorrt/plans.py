@@ -10,6 +10,7 @@ from ntre_deploy.errors import EngineError
 from ntre_deploy.export.tensorrt.builder import Built, build, check_precision
 from ntre_deploy.export.tensorrt.cache import cached
 from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
+from ntre_deploy.export.tensorrt.turing import CAPABILITY, without_fp32_products
 from ntre_deploy.files import sha256
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine, api
@@ -63,6 +64,8 @@ def write_plans(
         EngineError, InputError: see `build` and `cached`.
     """
     library = api.load(request.engine)
+    # the whole fp32 graph as sums would be too slow to be of use, and its build says what is missing
+    as_sums = library.ahead_of_time and CAPABILITY in request.targets and request.precision == "fp16"
     entries, plans = [], {}
     for role, content in contents.items():
         what = f"{request.engine} {request.precision} {role}"
@@ -81,11 +84,13 @@ def write_plans(
             **system(),
             **options.describe(),
             "tf32": False,
+            "fp32_products": "sums" if as_sums else "products",
         }
+        source = without_fp32_products(content) if as_sums else content
 
-        def make(timings: bytes, content: bytes = content, shapes: Any = shapes, what: str = what) -> Built:
+        def make(timings: bytes, source: bytes = source, shapes: Any = shapes, what: str = what) -> Built:
             built = build(
-                library, content, shapes, request.targets, options, what=what, timing_cache=timings, progress=progress
+                library, source, shapes, request.targets, options, what=what, timing_cache=timings, progress=progress
             )
             check_precision(built, request.precision, what)
             return built

@@ -92,7 +92,7 @@ def test_what_is_no_graph_is_refused(library: api.Library, content: bytes) -> No
 
 
 def test_turing_lacks_fp32_products_and_the_error_says_what_to_do(library: api.Library, exported: Path) -> None:
-    with pytest.raises(EngineError, match=r"SM75.*leave 7\.5 out of --sm"):
+    with pytest.raises(EngineError, match=r"SM75.*--precision fp16, leave 7\.5 out of --sm"):
         made(library, exported, "query", "fp16", ("7.5",))
 
 
