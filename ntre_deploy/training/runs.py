@@ -48,7 +48,7 @@ class NetworkRun:
         return self._labels(logits, box)
 
     def stages(self, query: Pixels, shots: Shots) -> Stages:
-        """BG map, DO map and initial prediction (the paper's figure 5), resized as the final logits are; uint8 [H, W]."""
+        """BG map, DO map and initial prediction (the paper's figure 5), uint8 [H, W], resized as the final logits."""
         prediction, box = self.network.predict(query, self.network.prepare(shots))
         background = prediction.bg_logits
         if not prediction.do_masks:
