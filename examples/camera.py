@@ -48,7 +48,8 @@ def main() -> None:
             if writer is None:
                 height, width = labels.shape
                 codec = cv2.VideoWriter.fourcc(*CODECS[arguments.out.suffix])
-                writer = cv2.VideoWriter(str(arguments.out), codec, capture.get(cv2.CAP_PROP_FPS) or 25, (width, height))
+                rate = capture.get(cv2.CAP_PROP_FPS) or 25
+                writer = cv2.VideoWriter(str(arguments.out), codec, rate, (width, height))
             writer.write(overlay(image, labels)[..., ::-1])
     except KeyboardInterrupt:
         pass

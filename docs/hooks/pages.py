@@ -1,4 +1,4 @@
-"""What the site adds to the pages: the repository's files that they link to, and why a block is not run by the tests."""
+"""What the site adds to the pages: the repository's files that they link to, and why the tests do not run a block."""
 
 import posixpath
 import re

@@ -56,6 +56,8 @@ def target_loss(logits: Tensor, label: Tensor, share: Share = _identity, weight:
     """Cross-entropy (eq. 12) at the label's size, weighted mean over the pixels that are not 255.
 
     Args:
+        logits: [B, 2, h, w].
+        label: int64 [B, H, W].
         weight: of target pixels; the others have 1.
         share: gives the mean over all processes of a count of pixels, so that the mean of the processes' losses is the
             loss of the whole batch.

@@ -46,7 +46,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, count: Tensor) -> Tensor:
-        """The mean of a count over the processes; see `ntre_deploy.model.losses.target_loss`."""
+        """The mean of a count [] over the processes; see `ntre_deploy.model.losses.target_loss`."""
         if self.count == 1:
             return count
         total = count.detach().clone().to(torch.float64)

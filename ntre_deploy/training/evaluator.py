@@ -148,7 +148,7 @@ def evaluate(
     """Run every episode and count its query's pixels.
 
     Args:
-        run: segments a query by its supports; the labels have the query's own size.
+        run: segments a query by its supports, as `Run` says; the labels have the query's own size [H, W].
         dataset: where the episodes' images and masks are.
         progress: called after every episode.
         pictures: number of episodes, from the first on, that are kept to be looked at.

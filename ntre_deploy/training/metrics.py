@@ -96,6 +96,6 @@ class Score:
 
 
 def mask_iou(a: Pixels, b: Pixels) -> float:
-    """IoU of two binary masks; 1 where both are empty."""
+    """IoU of two binary masks, uint8 [H, W] with 0 for the rest; 1 where both are empty."""
     union = int(np.count_nonzero((a > 0) | (b > 0)))
     return int(np.count_nonzero((a > 0) & (b > 0))) / union if union else 1.0

@@ -115,7 +115,7 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
 
 
 def segmenter_run(segmenter: Segmenter) -> Run:
-    """The released preparation and label map around a segmenter's engine, in place of the segmenter's own.
+    """The released preparation and label map around a segmenter's engine, in place of its own; arrays as `Run` says.
 
     A support whose target vanishes at the network's resolution is run, as the released code does.
     """

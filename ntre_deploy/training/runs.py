@@ -48,7 +48,7 @@ class NetworkRun:
         return self._labels(logits, box)
 
     def stages(self, query: Pixels, shots: Shots) -> Stages:
-        """BG map, DO map and initial prediction (figure 5 of the paper), resized as the final logits are."""
+        """BG map, DO map and initial prediction (the paper's figure 5), uint8 [H, W], resized as the final logits."""
         prediction, box = self.network.predict(query, self.network.prepare(shots))
         background = prediction.bg_logits
         if not prediction.do_masks:
@@ -68,7 +68,7 @@ class NetworkRun:
 
 
 def segmenter_run(segmenter: Segmenter) -> Run:
-    """The supports are encoded and the query segmented by the segmenter's engine.
+    """The supports are encoded and the query segmented by the segmenter's engine; arrays as `Run` says.
 
     A support whose target vanishes at the network's resolution is run, as the training graph does, and not refused.
     """

@@ -40,6 +40,9 @@ def save_state(
 ) -> None:
     """Write the state in one file, so that a kill leaves an old or a new one and never a mixture.
 
+    Args:
+        proxies: [n, D] of the dense classification's classes; None without it.
+
     Raises:
         InputError: the file cannot be written.
     """
@@ -64,7 +67,7 @@ def load_state(
     bank: PrototypeBank | None,
     proxies: Tensor | None = None,
 ) -> Progress:
-    """Bring a run back to where `save_state` left it.
+    """Bring a run back to where `save_state` left it; arguments as in `save_state`.
 
     Raises:
         InputError: no such file, damage, or the state of a run with another config (names what differs).

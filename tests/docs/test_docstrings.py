@@ -12,8 +12,10 @@ import pytest
 PACKAGES = ("runtime", "bench", "data", "training", "model", "export")
 # what annotations of arrays are called here
 ARRAYS = re.compile(r"\b(NDArray|ndarray|Tensor)\b")
+# a state dict: names tell which arrays there are
+NAMED = re.compile(r"(dict|Mapping)\[str, torch\.Tensor\]")
 # [H, W, 3] or "as `Engine.query`"
-SHAPE = re.compile(r"\[[^\]]+\]|`[A-Za-z_.]+`")
+SHAPE = re.compile(r"\[[\w .*+,]*\]|\b([Aa]s|[Ss]ee|[Ii]n|of) `[\w.]+`")
 
 
 def modules() -> list[ModuleType]:
@@ -110,23 +112,26 @@ def _annotations(item: object) -> str:
     return " ".join(str(hint) for hint in hints.values())
 
 
-# which arrays these take is told by their types, or they hand on whatever they are given
-ANY_SHAPE = {
-    "ntre_deploy.data.cached",
-    "ntre_deploy.model.checkpoint",
-    "ntre_deploy.model.weights",
-    "ntre_deploy.model.contrastive",
-    "ntre_deploy.training.state",
-    "ntre_deploy.training.distributed",
+# still to be mended; nothing may be added
+TO_MEND = {
+    "ntre_deploy.runtime.overlay.contact_sheet",
+    "ntre_deploy.bench.systems.System.prepare",
+    "ntre_deploy.bench.systems.FullPyTorch.compute",
+    "ntre_deploy.bench.systems.Cached.prepare",
+    "ntre_deploy.bench.systems.Cached.compute",
+    "ntre_deploy.export.fold.constant",
+    "ntre_deploy.export.prior.normalise",
+    "ntre_deploy.export.quantise.calibration_inputs",
+    "ntre_deploy.export.quantise.search",
 }
 
 
 def test_functions_over_arrays_give_their_shapes() -> None:
     missing = []
     for name, item in NAMES:
-        if name.rpartition(".forward")[1] or any(name.startswith(f"{module}.") for module in ANY_SHAPE):
+        if name.endswith(".forward") or name in TO_MEND:
             continue
-        if ARRAYS.search(_annotations(item)) and not SHAPE.search(_described(item) or ""):
+        if ARRAYS.search(NAMED.sub("", _annotations(item))) and not SHAPE.search(_described(item) or ""):
             missing.append(name)
     assert missing == []
 

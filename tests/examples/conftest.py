@@ -30,7 +30,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Files: `support` (image, mask) by name, `photo`, `clip` of eight frames; arrays: `truth`, `frames_truth` by name."""
+    """Files: `support` (image, mask) by name, `photo`, `clip` of 8 frames; masks by name: `truth`, `frames_truth`."""
     folder = tmp_path_factory.mktemp("scenes")
     support = {}
     for name, class_id in THINGS.items():
