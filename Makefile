@@ -32,7 +32,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(OPENVINO)/.dependencies: EXTRAS := cpu,export,openvino,int8,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
