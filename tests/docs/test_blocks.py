@@ -177,6 +177,17 @@ def test_every_page_with_code_runs_some_of_it() -> None:
         assert not mine or any(b.order != "skip" for b in mine), f"all of {page.name} is skipped"
 
 
+def test_messages_that_troubleshooting_quotes_are_those_of_the_code() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    sources = [*(REPOSITORY / "ntre_deploy").rglob("*.py"), *(REPOSITORY / "export").rglob("*.py")]
+    # literals that are one message over several lines
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text() for path in sources))
+    quoted = re.findall(r'"([^"\n]{6,})"', prose)
+    assert len(quoted) > 8
+    assert [words for words in quoted if words not in code] == []
+
+
 def test_an_excerpt_with_a_key_that_is_not_there_is_found() -> None:
     real = {"name": "x", "files": [{"size": 1}]}
     check_like({"files": [{"size": 7}]}, real, "page")
