@@ -12,6 +12,7 @@ from systems import all_systems, load_model
 
 from ntre_deploy.bench.runner import Result, run_bench
 from ntre_deploy.bench.systems import Cached, System
+from ntre_deploy.data.episodes import Episode
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.image import prepare_image
 
@@ -30,11 +31,12 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     episodes = setting.episodes(args.shots)
     spec = setting.bundle.manifest.input
     results, _ = run_bench(systems, spec, setting.dataset, episodes, rounds=setting.rounds)
-    inputs = _first_inputs(setting, systems, args.shots)
+    inputs = [_inputs(setting, systems[1], episode) for episode in episodes.episodes]
     model = load_model(setting.bundle, setting.checkpoint)
-    operations = query_operations(model, spec.size, inputs["keys"].shape)
+    shapes = [given["keys"].shape for given in inputs]
+    operations = float(np.mean([query_operations(model, spec.size, shape) for shape in shapes]))
     rates = {name: product_rate(name, setting.threads) for name in ("fp32", "bf16", "int8")}
-    shares = _shares(setting, inputs, systems)
+    shares = _shares(setting, inputs[0], systems)
     rows = [_row(s, r, results[0], shares, operations, rates) for s, r in zip(systems, results, strict=True)]
     write(
         args.out,
@@ -44,7 +46,7 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
             "episodes": episodes.describe(),
             "rounds": setting.rounds,
             "query_gflop": operations / 1e9,
-            "keys_shape": list(inputs["keys"].shape),
+            "keys_shapes": [list(shape) for shape in shapes],
             "matrix_product_gflop_s": {k: v and v / 1e9 for k, v in rates.items()},
             "skipped": skipped,
             "systems": rows,
@@ -80,11 +82,10 @@ def _row(
     }
 
 
-def _first_inputs(setting: Setting, systems: list[System], shots: int) -> Inputs:
-    """The query graph's inputs of the first episode."""
-    episode = setting.episodes(shots).episodes[0]
+def _inputs(setting: Setting, system: System, episode: Episode) -> Inputs:
+    """The query graph's inputs of an episode."""
     pairs = [(setting.dataset.image(i), setting.dataset.mask(i, episode.class_id)) for i in episode.supports]
-    prototypes, keys = systems[1].prepare(pairs)
+    prototypes, keys = system.prepare(pairs)
     pixels, _ = prepare_image(setting.dataset.image(episode.query), setting.bundle.manifest.input)
     return {"image": pixels[None], "prototypes": prototypes, "keys": keys}
 
