@@ -205,13 +205,15 @@ def open_engines(bundle: Bundle, threads: int, engines: Sequence[Wanted] = ()) -
         wanted = [precision for engine, precision in engines if engine == name]
         if engines and not wanted:
             continue
+        held = engine_precisions(bundle, name)
+        if not held and not engines:
+            continue  # nothing is missed that the bundle was not made for
         if reason:
             if engines:
                 raise EngineError(f"{name} cannot run here: {reason}; `ntre doctor` tells more.")
             skipped[name] = reason
             continue
-        held = engine_precisions(bundle, name)
-        if not held and engines:
+        if not held:
             raise InputError(f"{bundle.folder} holds nothing for {name}; export it with --engine, or leave it out.")
         chosen = held if None in wanted or not engines else [p for p in wanted if p is not None]
         for precision in dict.fromkeys(chosen):
