@@ -34,5 +34,5 @@ def count_batchnorm(module: nn.Module) -> int:
 
 
 def constant(tensor: torch.Tensor) -> nn.Parameter:
-    """A weight of the deployed graph: no gradient."""
+    """A weight [...] of the deployed graph: no gradient."""
     return nn.Parameter(tensor.detach().clone(), requires_grad=False)

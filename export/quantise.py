@@ -108,6 +108,8 @@ def unavailable() -> str | None:
 def calibration_inputs(dataset: Dataset, episodes: Sequence[Episode], segmenter: Segmenter) -> dict[str, Inputs]:
     """What the two graphs take on those episodes: `support` (image, mask) and `query` (image, prototypes, keys).
 
+    Shapes are those of `Engine.support` and `Engine.query`, with one image each.
+
     Args:
         segmenter: on the fp32 graphs.
     """
@@ -260,7 +262,7 @@ def search(
 
     Args:
         contents: fp32 ONNX files `support` and `query`; a group of one name is the same part of both.
-        inputs: calibration inputs of each.
+        inputs: calibration inputs of each, as `calibration_inputs` gives them.
 
     Raises:
         GateError: nothing is left that could be quantised.

@@ -58,7 +58,7 @@ def draw(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> Drawn:
 
 
 def interval(values: Float, level: float = LEVEL) -> Interval:
-    """Percentile interval of resampled values."""
+    """Percentile interval of resampled values, float64 [R]."""
     tail = 50 * (1 - level)
     low, high = np.percentile(values, (tail, 100 - tail))
     return Interval(float(low), float(high))

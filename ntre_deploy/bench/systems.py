@@ -46,7 +46,7 @@ class System(Protocol):
         ...
 
     def prepare(self, shots: Shots) -> Any:
-        """What a query needs of its supports; not part of a query's time."""
+        """What a query needs of its supports, K pairs of image [H, W, 3] and mask [H, W]; not part of a query's time."""
         ...
 
     def compute(self, pixels: Float, state: Any) -> Float:
@@ -83,7 +83,7 @@ class FullPyTorch:
         return self.network.prepare(shots)
 
     def compute(self, pixels: Float, state: Any) -> Float:
-        """Supports and query through the whole network."""
+        """Supports and query through the whole network; shapes as in `System`."""
         logits: Float = self.network.run(pixels, state)
         return logits
 
@@ -103,11 +103,11 @@ class Cached:
     throughput: Callable[[], Segmenter] | None = None
 
     def prepare(self, shots: Shots) -> Any:
-        """Encode the supports."""
+        """Encode the supports; shapes as in `System`."""
         return self.segmenter.stack(self.segmenter.encode_episode(shots))
 
     def compute(self, pixels: Float, state: Any) -> Float:
-        """The query graph alone."""
+        """The query graph alone; shapes as in `System`."""
         prototypes, keys = state
         logits: Float = self.segmenter.engine.query(pixels[None], prototypes, keys)[0]
         return logits

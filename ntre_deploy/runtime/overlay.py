@@ -106,7 +106,7 @@ def _largest_region(inside: NDArray[np.bool_]) -> tuple[int, int] | None:
 def contact_sheet(
     rows: Sequence[Sequence[Pixels]], titles: Sequence[str], cell: tuple[int, int] = (240, 180)
 ) -> Pixels:
-    """A titled grid of pictures, each fitted into a cell of (width, height) pixels; uint8 RGB."""
+    """A titled grid of pictures, each fitted into a cell of (width, height) pixels; uint8 RGB [H, W, 3]."""
     width, height = cell
     gap, header = 8, 28
     sheet = np.full(

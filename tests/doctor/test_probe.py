@@ -19,6 +19,11 @@ def only(name: str, seconds: float = 30.0) -> list[Finding]:
     return run_probes([Probe(name, seconds=seconds)])[name]
 
 
+def of_tensorrt(seconds: float = 30.0) -> list[Finding]:
+    """Of `tensorrt` alone: TensorRT for RTX may really be installed."""
+    return [f for f in only("tensorrt", seconds) if f.subject != "tensorrt_rtx builder"]
+
+
 def test_a_package_that_crashes_is_one_problem_and_the_rest_is_tried(package: Package) -> None:
     package("tensorrt", _CRASH)
     package("tensorrt_rtx", f"{_RTX}class Builder:\n    def __init__(self, logger): pass\n")
@@ -33,7 +38,7 @@ def test_a_package_that_crashes_is_one_problem_and_the_rest_is_tried(package: Pa
 
 def test_a_package_that_hangs_is_stopped(package: Package) -> None:
     package("tensorrt", "import time\ntime.sleep(1000)\n")
-    (found,) = only("tensorrt", seconds=2)
+    (found,) = of_tensorrt(seconds=2)
     assert (found.subject, found.status) == ("tensorrt builder", "problem")
     assert "no answer within 2 s" in found.text
 
@@ -42,7 +47,7 @@ def test_a_package_that_writes_on_stdout_does_not_garble_the_report(package: Pac
     package(
         "tensorrt", "import os\nprint('{\"status\": 1}')\nos.write(1, b'hello')\nraise ImportError('no libnvinfer')\n"
     )
-    (found,) = only("tensorrt")
+    (found,) = of_tensorrt()
     assert found.status == "problem"
     assert "without its libraries: no libnvinfer" in found.text
 
@@ -72,13 +77,13 @@ def test_each_subject_occurs_once() -> None:
 @pytest.mark.parametrize("builder", ["raise RuntimeError('no device')", "return None"])
 def test_a_tensorrt_without_a_gpu_is_absent_and_not_broken(package: Package, builder: str) -> None:
     package("tensorrt", f"{_RTX.replace('1.7.0', '10.13.2')}def Builder(logger):\n    {builder}\n")
-    (found,) = only("tensorrt")
+    (found,) = of_tensorrt()
     assert found.status == "absent"
     assert "10.13.2 (major 10)" in found.text
 
 
 def test_a_tensorrt_of_an_unknown_major_version_is_a_warning(package: Package) -> None:
     package("tensorrt", "__version__ = '8.6.1'\n")
-    (found,) = only("tensorrt")
+    (found,) = of_tensorrt()
     assert found.status == "warning"
     assert "8.6.1" in found.text

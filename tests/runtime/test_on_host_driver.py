@@ -30,7 +30,8 @@ def test_cuda_and_tensorrt_on_a_driver_of_host_memory(tmp_path: Path, exported: 
         "NTRE_HOST_FILES": f"{exported}:{tiny_checkpoint}",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
+    # -P: the root of a clone must not shadow the installed package
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
     done = subprocess.run(command, env=env, cwd=FOLDER.parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counts = re.search(r"(\d+) passed", done.stdout)

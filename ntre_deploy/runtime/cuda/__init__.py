@@ -70,7 +70,7 @@ class Device(Protocol):
         ...
 
     def free_pinned(self, array: Bytes) -> None:
-        """Give page-locked memory back; the array must not be used any more."""
+        """Give page-locked memory, uint8 [bytes], back; the array must not be used any more."""
         ...
 
     def make_stream(self) -> int:
@@ -90,11 +90,11 @@ class Device(Protocol):
         ...
 
     def copy_in(self, target: int, source: Bytes, stream: int) -> None:
-        """Queue a copy of page-locked memory to the device."""
+        """Queue a copy of page-locked memory, uint8 [bytes], to the device."""
         ...
 
     def copy_out(self, target: Bytes, source: int, stream: int) -> None:
-        """Queue a copy from the device to page-locked memory."""
+        """Queue a copy from the device to page-locked memory, uint8 [bytes]."""
         ...
 
     def copy_within(self, target: int, source: int, size: int, stream: int) -> None:

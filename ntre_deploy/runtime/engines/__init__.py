@@ -111,7 +111,12 @@ def precision_unavailable(name: str, precision: str) -> str | None:
 
 
 def keep_supports(engine: Engine, prototypes: Float, keys: Float) -> tuple[Any, Any]:
-    """Stacked supports where the engine reads them fastest: a GPU's memory, for engines that have such a place."""
+    """Stacked supports where the engine reads them fastest: a GPU's memory, for engines that have such a place.
+
+    Args:
+        prototypes: float32 [N, C].
+        keys: float32 [N, K, D, M].
+    """
     keep: Callable[[Float, Float], tuple[Any, Any]] | None = getattr(engine, "keep", None)
     return (prototypes, keys) if keep is None else keep(prototypes, keys)
 

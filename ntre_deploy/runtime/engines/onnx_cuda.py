@@ -107,7 +107,7 @@ class OnnxCudaEngine:
         return logits
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[KeptArray, KeptArray]:
-        """Stacked supports moved to the device, once for all queries that use them."""
+        """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
         return self._upload(prototypes), self._upload(keys)
 
     def clone(self) -> "OnnxCudaEngine":

@@ -201,7 +201,7 @@ class TensorRtEngine:
         return logits
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
-        """Stacked supports moved to the device, once for all queries that use them."""
+        """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
         with self._at_work() as (shared, lane):
             return shared.upload(prototypes, lane), shared.upload(keys, lane)
 

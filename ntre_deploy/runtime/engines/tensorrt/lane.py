@@ -61,7 +61,7 @@ class Lane:
             inputs: float32 arrays of the host, or arrays on the device, which are read in place.
 
         Returns:
-            Arrays of the host, in the plan's order.
+            float32 arrays of the host, in the plan's order, shaped as `Engine.support` or `Engine.query` give them.
 
         Raises:
             EngineError: it failed.
@@ -105,7 +105,7 @@ class Lane:
         return ready
 
     def fill(self, address: int, content: Float) -> None:
-        """Copy a C-contiguous array to device memory, and wait for it."""
+        """Copy a C-contiguous float32 array [...] to device memory, and wait for it."""
         pinned = self._device.allocate_pinned(content.nbytes)
         try:
             pinned[...] = content.reshape(-1).view(np.uint8)
