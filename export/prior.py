@@ -10,7 +10,10 @@ _TINY = 1e-12
 
 
 def normalise(vectors: Tensor, dim: int) -> Tensor:
-    """L2-normalise [..., D, ...] along `dim` in float32: a squared norm over 2,048 channels passes 65,504 as soon as the norm passes 256."""
+    """L2-normalise [..., D, ...] along `dim`, in float32.
+
+    A squared norm over 2,048 channels passes 65,504 as soon as the norm passes 256.
+    """
     vectors = vectors.to(torch.float32)
     norm = vectors.square().sum(dim, keepdim=True).sqrt()
     return vectors / norm.clamp_min(_TINY)

@@ -46,7 +46,7 @@ class System(Protocol):
         ...
 
     def prepare(self, shots: Shots) -> Any:
-        """What a query needs of its supports, K pairs of image [H, W, 3] and mask [H, W]; not part of a query's time."""
+        """What a query needs of K supports, images [H, W, 3] and masks [H, W]; not part of a query's time."""
         ...
 
     def compute(self, pixels: Float, state: Any) -> Float:
