@@ -92,7 +92,9 @@ def test_a_run_starts_from_a_backbone_by_name(
     done = call("import-weights", "torchvision:squeezenet1_1", "start.safetensors", *HEAD, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["origin"]["source"] == "torchvision:squeezenet1_1:IMAGENET1K_V1"
-    done = call("train", config, "--init", "start.safetensors", "--out", "run", "--json")
+    frozen = here / "frozen.toml"
+    frozen.write_text(config.read_text().replace('backbone = "finetune"', 'backbone = "frozen"'))
+    done = call("train", frozen, "--init", "start.safetensors", "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     # the trainer freezes the backbone, so torchvision's weights are still there (layers 2 and 3 rescaled on import)
     trained = load_checkpoint(here / "run" / "last.safetensors").model.backbone.state_dict()
