@@ -91,8 +91,4 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def _portable(words: list[str]) -> list[str]:
     """A command's words without the folders of the machine it ran on."""
-    short = []
-    for word in words:
-        kind, colon, path = word.rpartition(":")
-        short.append(kind + colon + Path(path).name if "/" in path else word)
-    return short
+    return [":".join(Path(part).name for part in word.split(":")) if "/" in word else word for word in words]
