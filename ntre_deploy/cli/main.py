@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from ntre_deploy import __version__
-from ntre_deploy.cli import bench, demo, doctor, download, evaluate, export, import_weights, segment, train
+from ntre_deploy.cli import bench, demo, doctor, download, evaluate, export, import_weights, pretrain, segment, train
 from ntre_deploy.errors import NtreError, did_you_mean
 
 DEFECT = 70
@@ -55,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench.command,
     "import-weights": import_weights.command,
     "download": download.command,
+    "pretrain": pretrain.command,
     "train": train.command,
     "eval": evaluate.command,
 }
@@ -67,6 +68,7 @@ _SHORT = {
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
     "download": "The photos and masks of PASCAL-5i.",
+    "pretrain": "A backbone from scratch.",
     "train": "A config to a checkpoint.",
     "eval": "mIoU of a checkpoint or a bundle.",
 }
