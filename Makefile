@@ -34,7 +34,7 @@ format: $(VENV)/.installed
 
 $(VENV)/.dependencies: EXTRAS := cpu,export,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
-$(OPENVINO)/.dependencies: EXTRAS := cpu,export,openvino,int8,dev
+$(OPENVINO)/.dependencies: EXTRAS := cpu,export,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
 $(VISION)/.dependencies: EXTRAS := cpu,export,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt

@@ -56,6 +56,7 @@ ENGINE_PRECISIONS = {
     "trt": tensorrt.PRECISIONS,
     "trt-rtx": tensorrt.PRECISIONS,
 }
+_PLANS = {"trt", "trt-rtx"}
 _SEED = 2022
 # share of the input that the target of the self-test covers at least
 _LEAST_TARGET = 0.02
@@ -189,7 +190,7 @@ def _build(
             contents, paths = _write(folder, network, precision, options, progress)
         else:
             # with an engine of its own, only that one proves the file
-            reader = "onnx" if "onnx" in options.engines else "openvino"
+            reader = "openvino" if "openvino" in options.engines and "onnx" not in options.engines else "onnx"
             contents, paths, told = _write_int8(folder, network, options, reader, progress)
             details |= told
         for role, path in paths.items():
@@ -222,7 +223,7 @@ def _file_precisions(options: ExportOptions) -> list[str]:
     needed = {READS[p] for p in options.precisions if "openvino" in options.engines and p in READS}
     if "onnx" in options.engines:
         needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]}
-    if {"trt", "trt-rtx"} & set(options.engines):
+    if _PLANS & set(options.engines):
         needed |= {p for p in options.precisions if p in tensorrt.PRECISIONS}
     return [p for p in ENGINE_PRECISIONS["onnx"] if p in needed]
 
@@ -262,6 +263,7 @@ def _write_int8(
         segmenter,
         lambda precision, support, query: _engine(judge, precision, {"support": support, "query": query}),
         progress,
+        signed=bool(_PLANS & set(options.engines)),
     )
     paths = {role: folder / f"{role}.int8.onnx" for role in contents}
     for role, path in paths.items():
@@ -336,7 +338,7 @@ def _check(options: ExportOptions) -> Targets:
             raise EngineError(f"int8 cannot be made here: {reason}.")
         if options.calibrate_on is not None:
             draw_calibration(options.calibrate_on)
-    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in ("trt", "trt-rtx")}
+    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in _PLANS}
 
 
 def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, Any]) -> FileEntry:

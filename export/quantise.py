@@ -3,8 +3,8 @@
 Convolutions are quantised, weights per channel.  Every matrix product stays in floating point: the similarity product
 and the BG and DO pooling have no fast int8 kernel (they fell to fp32 and to reference kernels), and the rest of them
 are resizes by small constant matrices.  Which groups of convolutions stay too is found by measurement: `search`.
-Activations behind a ReLU are unsigned: OpenVINO and ONNX Runtime read that; TensorRT takes signed ones only, and merely
-halving the ranges for it cost ten times as many pixels.
+Activations behind a ReLU are unsigned, with 255 steps, which OpenVINO and ONNX Runtime read.  TensorRT takes signed
+ones only, whose 127 steps cost more pixels, so the search leaves more groups in floating point for it.
 """
 
 import ast
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet, sample_episodes, usable_classes
@@ -149,12 +150,13 @@ def _group(node: onnx.NodeProto) -> str:
     return top
 
 
-def quantise(content: bytes, inputs: Inputs, keep: Collection[str] = ()) -> bytes:
+def quantise(content: bytes, inputs: Inputs, keep: Collection[str] = (), *, signed: bool = False) -> bytes:
     """An fp32 ONNX file to a QDQ file.
 
     Args:
         inputs: calibration inputs of this graph.
         keep: groups (see `groups`) that stay in floating point.
+        signed: every activation is int8, which TensorRT demands, and none uint8.
 
     Raises:
         EngineError: NNCF is missing.
@@ -181,8 +183,38 @@ def quantise(content: bytes, inputs: Inputs, keep: Collection[str] = ()) -> byte
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=stays),
         )
+    if signed:
+        _sign(quantised)
     result: bytes = quantised.SerializeToString()
     return result
+
+
+def _sign(model: onnx.ModelProto) -> None:
+    """Turn uint8 activations into int8 ones of the same range: 0 to 255 steps become 0 to 127.
+
+    NNCF's scheme for CPUs, whose choice of layers fits here, has no signed activations behind a ReLU.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    scales, zeros, made = set(), set(), set()
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero = node.input[1:3]
+            if tensors[zero].data_type == onnx.TensorProto.UINT8:
+                scales.add(scale)
+                zeros.add(zero)
+                made.add(node.output[0])
+    for name in scales:
+        widened = numpy_helper.to_array(tensors[name]) * np.float32(255 / 127)
+        tensors[name].CopyFrom(numpy_helper.from_array(widened, name))
+    for name in zeros:
+        zero = numpy_helper.to_array(tensors[name])
+        if zero.any():
+            raise RuntimeError(f"The symmetric scheme gave {name} a zero point of {zero}.")
+        tensors[name].CopyFrom(numpy_helper.from_array(zero.astype(np.int8), name))
+    for value in model.graph.value_info:
+        kind = value.type.tensor_type
+        if value.name in made and kind.elem_type == onnx.TensorProto.UINT8:
+            kind.elem_type = onnx.TensorProto.INT8
 
 
 class Judge:
@@ -254,6 +286,8 @@ def search(
     judge: Callable[[Contents], Cost],
     progress: Callable[[str], None] = lambda step: None,
     allowed: Cost = ALLOWED,
+    *,
+    signed: bool = False,
 ) -> Quantised:
     """Quantise as many groups of convolutions as the allowed cost lets.
 
@@ -263,6 +297,7 @@ def search(
     Args:
         contents: fp32 ONNX files `support` and `query`; a group of one name is the same part of both.
         inputs: calibration inputs of each, as `calibration_inputs` gives them.
+        signed: as in `quantise`.
 
     Raises:
         GateError: nothing is left that could be quantised.
@@ -272,7 +307,7 @@ def search(
     names = list(dict.fromkeys(name for found in parts.values() for name in found))
 
     def attempt(keep: Collection[str]) -> tuple[Contents, Cost]:
-        tried = {role: quantise(contents[role], inputs[role], keep) for role in contents}
+        tried = {role: quantise(contents[role], inputs[role], keep, signed=signed) for role in contents}
         return tried, judge(tried)
 
     progress("quantising everything")
@@ -309,8 +344,10 @@ def build_int8(
     fp32: Segmenter,
     make: MakeEngine,
     progress: Callable[[str], None] = lambda step: None,
+    *,
+    signed: bool = False,
 ) -> tuple[Contents, dict[str, Any]]:
-    """The fp32 files of a bundle to QDQ files, and what the manifest tells of it.
+    """The fp32 files of a bundle to QDQ files, `signed` as in `quantise`, and what the manifest tells of it.
 
     Raises:
         InputError: the calibration set is too small or of one class.
@@ -320,8 +357,13 @@ def build_int8(
     progress("encoding the calibration photos")
     inputs = calibration_inputs(dataset, drawn.calibrate.episodes, fp32)
     judge = Judge(dataset, drawn.held_out.episodes, fp32, make)
-    result = search(contents, inputs, judge, progress)
-    told = {"quantiser": f"nncf {_nncf().__version__}", "calibration": drawn.describe(), "judged_on": fp32.engine.name}
+    result = search(contents, inputs, judge, progress, signed=signed)
+    told = {
+        "quantiser": f"nncf {_nncf().__version__}",
+        "activations": "int8" if signed else "uint8 where they are not negative",
+        "calibration": drawn.describe(),
+        "judged_on": fp32.engine.name,
+    }
     return result.contents, told | result.describe()
 
 

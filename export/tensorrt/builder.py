@@ -43,19 +43,21 @@ def build(
     options: TensorRtOptions,
     *,
     what: str = "engine",
+    tf32: bool = False,
     timing_cache: bytes = b"",
     progress: Callable[[str], None] = lambda step: None,
 ) -> Built:
     """Build a plan.
 
     The network is strongly typed: what the ONNX file has in fp16 or behind explicit quantisation runs so, and its
-    fp32 islands stay fp32 (TF32, which has the mantissa of fp16, is off).
+    fp32 islands stay fp32.
 
     Args:
         content: ONNX file.
         profiles: ranges of the dynamic axes; a graph that has some needs one at least.
         targets: compute capabilities, for a library that builds ahead of time.
         what: names the graph in messages and progress.
+        tf32: fp32 convolutions and products may round to TF32, which has the mantissa of fp16.
         timing_cache: of an earlier build on this GPU.
 
     Raises:
@@ -76,6 +78,8 @@ def build(
         raise EngineError(f"{library.title} {library.version} cannot read the {what} graph: {_errors(parser)}.")
     config = builder.create_builder_config()
     _configure(library, config, targets, options)
+    if not tf32:  # it is on by default
+        config.clear_flag(trt.BuilderFlag.TF32)
     for profile in profiles:
         _add(builder, config, profile, what)
     monitor = make_monitor(library, Phases(f"building {what}", progress))
@@ -133,7 +137,7 @@ def check_signed(content: bytes, what: str) -> None:
     if unsigned:
         raise InputError(
             f"The int8 {what} graph has {len(unsigned)} unsigned activations (the first is {unsigned[0]}), as engines "
-            "for CPUs take them; TensorRT needs signed ones. Take --precision fp16."
+            "for CPUs take them; TensorRT needs signed ones. Export again with --engine trt --precision int8."
         )
 
 
@@ -147,7 +151,6 @@ def _configure(library: Library, config: Any, targets: Sequence[str], options: T
     trt = library.module
     # so that the inspector tells types; it costs nothing when the engine runs
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.effort is not None:

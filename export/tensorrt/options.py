@@ -10,8 +10,7 @@ from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.engines.tensorrt.environment import HARDWARE_LEVELS
 
-# int8 waits for QDQ files with signed activations, which TensorRT demands
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 EFFORTS = range(6)
 # for Turing, graphs are rewritten (see `turing.py`), which other GPUs should not have to pay for
 _LEAST_DEFAULT = (8, 0)

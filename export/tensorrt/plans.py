@@ -66,6 +66,8 @@ def write_plans(
     library = api.load(request.engine)
     # the whole fp32 graph as sums would be too slow to be of use, and its build says what is missing
     as_sums = library.ahead_of_time and CAPABILITY in request.targets and request.precision == "fp16"
+    # what is not quantised stays as the fp32 file has it: beside int8, the mantissa of fp16 is enough for it
+    tf32 = request.precision == "int8"
     entries, plans = [], {}
     for role, content in contents.items():
         what = f"{request.engine} {request.precision} {role}"
@@ -83,22 +85,35 @@ def write_plans(
             "compute_capabilities": list(request.targets),
             **system(),
             **options.describe(),
-            "tf32": False,
+            "tf32": tf32,
             "fp32_products": "sums" if as_sums else "products",
         }
         source = without_fp32_products(content) if as_sums else content
 
-        def make(timings: bytes, source: bytes = source, shapes: Any = shapes, what: str = what) -> Built:
+        # int8 may leave one of the two graphs as it was
+        asked = "fp32" if request.precision == "int8" and b"DequantizeLinear" not in content else request.precision
+
+        def make(
+            timings: bytes, source: bytes = source, shapes: Any = shapes, what: str = what, asked: str = asked
+        ) -> Built:
             built = build(
-                library, source, shapes, request.targets, options, what=what, timing_cache=timings, progress=progress
+                library,
+                source,
+                shapes,
+                request.targets,
+                options,
+                what=what,
+                tf32=tf32,
+                timing_cache=timings,
+                progress=progress,
             )
-            check_precision(built, request.precision, what)
+            check_precision(built, asked, what)
             return built
 
         key = {"onnx_sha256": hashlib.sha256(content).hexdigest(), "profiles": shapes, **facts}
         progress(f"building {what}")
         built, was_there = cached(options.cache, key, make, progress)
-        check_precision(built, request.precision, what)
+        check_precision(built, asked, what)
         name = plan_name(role, request.engine, request.precision, request.targets)
         (folder / name).write_bytes(built.plan)
         plans[role] = built.plan

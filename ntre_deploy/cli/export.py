@@ -13,8 +13,8 @@ from ntre_deploy.errors import InputError, one_of
 _ENGINES = {
     "onnx": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
-    "trt": ("fp32", "fp16"),
-    "trt-rtx": ("fp32", "fp16"),
+    "trt": ("fp32", "fp16", "int8"),
+    "trt-rtx": ("fp32", "fp16", "int8"),
 }
 _PLANS = ("trt", "trt-rtx")
 _PANEL = "TensorRT (--engine trt, trt-rtx)"

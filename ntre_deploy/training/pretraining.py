@@ -108,7 +108,7 @@ class LabelledScenes(TorchDataset[tuple[Tensor, Tensor]]):
 def pretrain(
     backbone: nn.Module, datasets: Sequence[Dataset], options: PretrainOptions, report: Report = lambda s, f: None
 ) -> nn.Module:
-    """Train a backbone in place and return it: same names and shapes as before, in eval mode.
+    """Train a backbone in place, on a GPU where there is one, and return it: names and shapes as before, in eval mode.
 
     Args:
         backbone: a `BackboneModule`; its convolutions' weights are drawn anew from the seed, its biases are kept.
@@ -127,8 +127,9 @@ def pretrain(
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     if added:
         _normalise(backbone)
-    network: nn.Module = backbone.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    classifier = nn.Linear(int(backbone.channels[2]), source.classes + 1)  # type: ignore[index,arg-type]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network: nn.Module = backbone.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    classifier = nn.Linear(int(backbone.channels[2]), source.classes + 1).to(device)  # type: ignore[index]
     trained = [*network.parameters(), *classifier.parameters()]
     optimiser = torch.optim.AdamW(trained, options.rate, weight_decay=1e-4)
     right = 0.0
@@ -136,7 +137,8 @@ def pretrain(
         warm = min(1.0, (step + 1) / options.warmup)
         for group in optimiser.param_groups:
             group["lr"] = options.rate * warm * (1 - step / options.steps) ** _POWER
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        images, labels = images.to(device), labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             whole, masked, shown = _layer4(network, images, labels)
             x, label = _draw(whole, masked, labels, shown, options.places)
             logits = classifier(x).float()
@@ -152,7 +154,7 @@ def pretrain(
         right = found if step == 0 else 0.98 * right + 0.02 * found
         if (step + 1) % 50 == 0 or step + 1 == options.steps:
             report(step + 1, {"loss": loss.item(), "right": right, "rate": optimiser.param_groups[0]["lr"]})
-    network.eval()
+    network.cpu().eval()
     if added:
         _fold(network)
     return network
@@ -175,16 +177,16 @@ def _draw(whole: Tensor, masked: Tensor, labels: Tensor, shown: Tensor, places: 
     kinds = ((whole, labels > 0, places), (masked, shown, places), (whole, labels == 0, places // 2))
     for feature, kind, most in kinds:
         found = kind.flatten().nonzero()[:, 0]
-        found = found[torch.randperm(len(found))[:most]]
+        found = found[torch.randperm(len(found))[:most].to(found.device)]
         features.append(feature.flatten(0, 2)[found])
         named.append(labels.flatten()[found])
     return torch.cat(features), torch.cat(named)
 
 
 def _any_class(scene: Tensor) -> int:
-    classes = scene[scene > 0].unique()
-    # no place has the number behind all others
-    return int(classes[torch.randint(len(classes), (1,))]) if len(classes) else NO_LABEL - 1
+    classes = sorted(set(scene[scene > 0].tolist()))
+    # no place has the number below all others
+    return int(classes[int(torch.randint(len(classes), (1,)))]) if classes else NO_LABEL - 1
 
 
 def _batches(source: LabelledScenes, options: PretrainOptions) -> Iterator[list[Tensor]]:

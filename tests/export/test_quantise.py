@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -15,7 +17,10 @@ from ntre_deploy.export import quantise as module
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.onnx import found_precision
 from ntre_deploy.export.quantise import Contents, Cost, draw_calibration, groups, quantise, search
+from ntre_deploy.export.tensorrt.builder import check_signed
+from ntre_deploy.export.tensorrt.options import TensorRtOptions
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.segmenter import Segmenter
 
 needs_nncf = pytest.mark.skipif(module.unavailable() is not None, reason=module.unavailable() or "")
@@ -123,6 +128,32 @@ def test_groups_that_are_kept_stay_as_they_are(fp32: Contents, inputs: dict[str,
     assert quantise(fp32["query"], inputs["query"], list(parts)) == fp32["query"]
 
 
+@pytest.mark.openvino
+@needs_nncf
+@pytest.mark.parametrize("role", ["support", "query"])
+def test_signed_activations_are_all_int8_and_onnx_runtime_runs_them(
+    fp32: Contents, inputs: dict[str, module.Inputs], role: str
+) -> None:
+    def kinds(content: bytes) -> set[int]:
+        model = onnx.load_model_from_string(content)
+        types = {t.name: t.data_type for t in model.graph.initializer}
+        return {types[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+
+    plain = quantise(fp32[role], inputs[role])
+    assert onnx.TensorProto.UINT8 in kinds(plain), "or the option is not needed"
+    with pytest.raises(InputError, match="unsigned"):
+        check_signed(plain, role)
+    signed = quantise(fp32[role], inputs[role], signed=True)
+    assert kinds(signed) == {onnx.TensorProto.INT8}
+    check_signed(signed, role)
+    # the same convolutions; each of the two is a little off what it was made from
+    assert quantised(signed) == quantised(plain)
+    wanted, found = (
+        onnxruntime.InferenceSession(content).run(None, inputs[role][0])[0] for content in (fp32[role], signed)
+    )
+    assert 0 < float(np.abs(found - wanted).mean()) < 0.1 * float(np.abs(wanted).mean())
+
+
 # --- the search
 
 
@@ -194,8 +225,6 @@ def test_where_every_group_costs_too_much_there_is_no_int8(
 @needs_nncf
 @pytest.mark.slow
 def test_an_int8_bundle_says_what_it_was_calibrated_on_and_runs(tmp_path: Path) -> None:
-    from importlib.resources import files
-
     demo = Path(str(files("ntre_deploy") / "assets" / "demo.safetensors"))
     options = ExportOptions(precisions=("int8",), calibrate_on=ProceduralDataset(11))
     export_bundle(demo, tmp_path / "demo.ntre", options)
@@ -211,3 +240,28 @@ def test_an_int8_bundle_says_what_it_was_calibrated_on_and_runs(tmp_path: Path) 
     assert {case["kind"] for case in checked["cases"]} == {"procedural:2022"}
     Segmenter.load(tmp_path / "demo.ntre", "onnx-cpu", precision="int8")
     assert not list(tmp_path.glob(".*")), "no scratch is left"
+
+
+needs_rtx = pytest.mark.skipif(api.unavailable("trt-rtx") is not None, reason=api.unavailable("trt-rtx") or "")
+
+
+@pytest.mark.openvino
+@needs_nncf
+@needs_rtx
+@pytest.mark.slow
+def test_plans_in_int8_come_from_signed_files_that_onnx_runtime_verified(tmp_path: Path) -> None:
+    demo = Path(str(files("ntre_deploy") / "assets" / "demo.safetensors"))
+    plans = TensorRtOptions(("8.6",), max_batch=1, max_classes=1, max_shots=1)
+    options = ExportOptions(
+        precisions=("int8",), engines=("trt-rtx",), input_size=65, calibrate_on=ProceduralDataset(11), tensorrt=plans
+    )
+    manifest = export_bundle(demo, tmp_path / "demo.ntre", options)
+    assert {(v["engine"], v["precision"]) for v in manifest.verification} == {("onnx-cpu", "int8")}
+    (graph,) = (f for f in manifest.files if (f.role, f.engine) == ("query", "onnx"))
+    (plan,) = (f for f in manifest.files if (f.role, f.engine) == ("query", "trt-rtx"))
+    assert graph.details["activations"] == "int8"
+    assert graph.details["cost"]["agreement"] >= 0.985
+    assert plan.name == "query.trt-rtx-int8.sm_86.plan"
+    assert (plan.precision_asked, plan.precision_found) == ("int8", "int8")
+    assert plan.details["kernels"]["correlation"]["int8"] > 5
+    assert plan.details["tf32"] is True

@@ -89,7 +89,8 @@ def test_bf16_gives_nearly_the_masks_of_fp32_and_really_is_bf16(demo: Path) -> N
 def test_every_batch_and_number_of_classes_shots_and_keys_runs(demo: Path, b: int, n: int, k: int, m: int) -> None:
     bundle = Bundle.open(demo)
     model, rng = bundle.manifest.model, np.random.default_rng(b * n * k * m)
-    image = rng.standard_normal((b, 3, 161, 161)).astype(np.float32)
+    side = bundle.manifest.input.size
+    image = rng.standard_normal((b, 3, side, side)).astype(np.float32)
     prototypes = rng.standard_normal((n, model.prototype_channels)).astype(np.float32)
     keys = np.abs(rng.standard_normal((n, k, model.key_channels, m))).astype(np.float32)
     keys /= np.linalg.norm(keys, axis=2, keepdims=True)
@@ -100,10 +101,11 @@ def test_every_batch_and_number_of_classes_shots_and_keys_runs(demo: Path, b: in
 
 
 def test_read_only_and_strided_inputs_are_read_rightly_and_results_are_the_callers_own(demo: Path) -> None:
-    engine = open_engine(Bundle.open(demo), "openvino", "fp32").engine
+    bundle = Bundle.open(demo)
+    engine, side = open_engine(bundle, "openvino", "fp32").engine, bundle.manifest.input.size
     rng = np.random.default_rng(0)
-    image = rng.standard_normal((1, 3, 161, 161)).astype(np.float32)
-    mask = np.ones((1, 1, 161, 161), np.float32)
+    image = rng.standard_normal((1, 3, side, side)).astype(np.float32)
+    mask = np.ones((1, 1, side, side), np.float32)
     prototype, keys = (a.copy() for a in engine.support(image, mask))
     strided = np.repeat(image, 2, axis=3)[..., ::2]
     assert not strided.flags["C_CONTIGUOUS"]

@@ -160,7 +160,9 @@ def quantised(zero_point: np.dtype[Any]) -> bytes:
 def test_explicit_signed_quantisation_runs_in_int8_and_unsigned_is_refused(library: api.Library) -> None:
     built = build(library, quantised(np.dtype(np.int8)), [], SM, OPTIONS)
     assert built.precision == "int8", built.kernels
-    with pytest.raises(InputError, match=r"2 unsigned activations \(the first is quantise\).*--precision fp16"):
+    with pytest.raises(
+        InputError, match=r"2 unsigned activations \(the first is quantise\).*--engine trt --precision int8"
+    ):
         build(library, quantised(np.dtype(np.uint8)), [], SM, OPTIONS)
 
 
