@@ -151,7 +151,7 @@ def test_signed_activations_are_all_int8_and_onnx_runtime_runs_them(
     wanted, found = (
         onnxruntime.InferenceSession(content).run(None, inputs[role][0])[0] for content in (fp32[role], signed)
     )
-    assert 0 < float(np.abs(found - wanted).mean()) < 0.1 * float(np.abs(wanted).mean())
+    assert 0 < float(np.abs(found - wanted).mean()) < 0.3 * float(np.abs(wanted).mean())
 
 
 # --- the search
