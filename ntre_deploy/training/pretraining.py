@@ -23,6 +23,7 @@ from ntre_deploy.model.backbones import BackboneModule
 from ntre_deploy.model.config import check_input_size
 from ntre_deploy.training.config import ALL, DataOptions
 from ntre_deploy.training.episodes import NO_LABEL, TrainEpisodes
+from ntre_deploy.training.schedule import learning_rate
 
 # every backbone has feature k at pixel 8k of its input
 _STRIDE = 8
@@ -134,9 +135,9 @@ def pretrain(
     optimiser = torch.optim.AdamW(trained, options.rate, weight_decay=1e-4)
     right = 0.0
     for step, (images, labels) in enumerate(_batches(source, options)):
-        warm = min(1.0, (step + 1) / options.warmup)
+        rate = learning_rate(options.rate, step, options.steps, warmup=options.warmup, power=_POWER)
         for group in optimiser.param_groups:
-            group["lr"] = options.rate * warm * (1 - step / options.steps) ** _POWER
+            group["lr"] = rate
         images, labels = images.to(device), labels.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             whole, masked, shown = _layer4(network, images, labels)
@@ -153,7 +154,7 @@ def pretrain(
         found = (logits.argmax(1) == label)[named].float().mean().item() if named.any() else right
         right = found if step == 0 else 0.98 * right + 0.02 * found
         if (step + 1) % 50 == 0 or step + 1 == options.steps:
-            report(step + 1, {"loss": loss.item(), "right": right, "rate": optimiser.param_groups[0]["lr"]})
+            report(step + 1, {"loss": loss.item(), "right": right, "rate": rate})
     network.cpu().eval()
     if added:
         _fold(network)

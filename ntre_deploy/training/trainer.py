@@ -25,6 +25,7 @@ from ntre_deploy.model.ntrenet import Features, NTRENet, Prediction
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
+from ntre_deploy.training.schedule import learning_rate
 from ntre_deploy.training.state import Progress, load_state, save_state
 from ntre_deploy.training.views import ViewEpisodes, ViewStore
 
@@ -225,8 +226,7 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         options = self.config.optimiser
-        warm = min(1.0, (step + 1) / options.warmup) if options.warmup else 1.0
-        return float(options.rate * warm * (1 - step / self.steps) ** options.power)
+        return learning_rate(options.rate, step, self.steps, warmup=options.warmup, power=options.power)
 
     def _validate(self) -> None:
         if self.validate is not None and self.processes.first:
