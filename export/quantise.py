@@ -195,14 +195,13 @@ def _sign(model: onnx.ModelProto) -> None:
     NNCF's scheme for CPUs, whose choice of layers fits here, has no signed activations behind a ReLU.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    scales, zeros, made = set(), set(), set()
+    scales, zeros = set(), set()
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero = node.input[1:3]
             if tensors[zero].data_type == onnx.TensorProto.UINT8:
                 scales.add(scale)
                 zeros.add(zero)
-                made.add(node.output[0])
     for name in scales:
         widened = numpy_helper.to_array(tensors[name]) * np.float32(255 / 127)
         tensors[name].CopyFrom(numpy_helper.from_array(widened, name))
@@ -211,10 +210,9 @@ def _sign(model: onnx.ModelProto) -> None:
         if zero.any():
             raise RuntimeError(f"The symmetric scheme gave {name} a zero point of {zero}.")
         tensors[name].CopyFrom(numpy_helper.from_array(zero.astype(np.int8), name))
-    for value in model.graph.value_info:
-        kind = value.type.tensor_type
-        if value.name in made and kind.elem_type == onnx.TensorProto.UINT8:
-            kind.elem_type = onnx.TensorProto.INT8
+    for value in model.graph.value_info:  # quantised values are all that a graph has in bytes
+        if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
+            value.type.tensor_type.elem_type = onnx.TensorProto.INT8
 
 
 class Judge:
