@@ -108,6 +108,7 @@ def provenance(command: str, init: Path | None = None, start: Path | None = None
     for name, path in (("backbone_from", init), ("started_from", start)):
         if path is not None:
             before = load_checkpoint(path).origin
-            known = {key: before[key] for key in ("trained_by", "source", "started_from") if key in before}
+            told = ("trained_by", "source", "backbone_from", "started_from")
+            known = {key: before[key] for key in told if key in before}
             origin[name] = {"sha256": sha256(path)} | known
     return origin

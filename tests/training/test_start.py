@@ -8,7 +8,7 @@ import torch
 
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.checkpoint import save_checkpoint
+from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, RunOptions, TrainConfig
@@ -72,6 +72,13 @@ def test_checkpoints_tell_the_command_and_what_the_run_began_with(checkpoint: Pa
     assert origin["started_from"]["trained_by"] == "ntre train a.toml"
     assert len(origin["started_from"]["sha256"]) == 64
     assert provenance("x", init=checkpoint)["backbone_from"]["source"] == "random:5"
+    # a chain of three commands stays whole
+    first = load_checkpoint(checkpoint)
+    second = checkpoint.with_name("second.safetensors")
+    save_checkpoint(second, first.model, first.origin | provenance("ntre train c.toml", init=checkpoint))
+    told = provenance("ntre train d.toml", start=second)["started_from"]
+    assert told["trained_by"] == "ntre train c.toml"
+    assert told["backbone_from"]["source"] == "random:5"
 
 
 def test_all_classes_of_another_dataset_validate_a_run_that_holds_none_back() -> None:
