@@ -3,13 +3,13 @@
 cuda/         the sources: prepare (pre-processing), labels (post-processing), prior (eq. 5), pooling (eq. 7 and 8)
 ptx/          what `build` makes of them; the package carries it, so that no compiler is needed
 sources       where both lie
-launch        checks sizes and launches on a stream, given device pointers, over any driver
-driver        the CUDA driver API through cuda-python (extra `cuda`)
+launch        checks sizes and launches on a stream, given device pointers, over any driver (`runtime.cuda` is one)
 reference     the same arithmetic in NumPy
 
 The tests run these sources on the CPU, thread by thread, and compare them with NumPy and PyTorch; on a GPU, where there
 is one, the same tests run there.  They have not run on one yet.  A kernel belongs into the runtime only where it beats
-what the engine does by itself, measured (`benchmarks/kernels`); none has been measured, so nothing calls them.  The
-prior is the least certain to win: it spares the memory traffic of the similarities, but uses the instructions of SM80
-where an engine has those of its own architecture.
+what is there without it, measured (`benchmarks/kernels`, `benchmarks/gpu`).  None has been measured, so `prepare` and
+`labels` run only where they are asked for (`device_images`), and nothing calls the other two.  The prior is the least
+certain to win: it spares the memory traffic of the similarities, but uses the instructions of SM80 where an engine has
+those of its own architecture.
 """

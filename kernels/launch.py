@@ -5,12 +5,15 @@ asynchronous, so the arrays must live until the stream has come by.  The first l
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ntre_deploy.errors import EngineError, InputError
-from ntre_deploy.kernels.driver import Driver
 from ntre_deploy.kernels.sources import OLDEST, ptx_for
+
+Dim3 = tuple[int, int, int]
+Arguments = Sequence[ctypes.c_void_p | ctypes.c_int | ctypes.c_longlong | ctypes.c_float]
 
 # 32-bit products of positions and sizes stay below 2^31 up to here
 MAX_INPUT = 16_383
@@ -27,6 +30,16 @@ _POOL_CHANNELS, _POOL_CLASSES, _POOL_THREADS = 4, 4, 256
 _NORMALISE_PARTS = 16
 _TILE, _BEST_THREADS = 128, 256
 _FINISH_THREADS = 512
+
+
+class Driver(Protocol):
+    """Loads code and launches it; `runtime.cuda.Device` is one."""
+
+    def load_kernel(self, code: bytes, name: str) -> Any:
+        """The kernel `name` of a PTX text."""
+
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+        """Launch what `load_kernel` gave on a stream; the values are copied before this returns."""
 
 
 class Box(Protocol):
@@ -81,21 +94,22 @@ class Kernels:
 
     Args:
         driver: loads and launches; its context is current whenever a method is called.
-        capability: of the device, (8, 6) for SM86.
+        capability: of the device, `8.6` for SM86.
         multiprocessors: of the device; the prior spreads its work over them.
 
     Raises:
         EngineError: the device is older than SM75.
     """
 
-    def __init__(self, driver: Driver, capability: tuple[int, int], multiprocessors: int) -> None:
+    def __init__(self, driver: Driver, capability: str, multiprocessors: int) -> None:
         self._driver = driver
-        self._capability = 10 * capability[0] + capability[1]
+        major, _, minor = capability.partition(".")
+        self._capability = 10 * int(major) + int(minor)
         self._multiprocessors = multiprocessors
         self._functions: dict[str, Any] = {}
         if self._capability < OLDEST:
             raise EngineError(
-                f"The kernels need compute capability 7.5 or later; this device has {capability[0]}.{capability[1]}."
+                f"The kernels need compute capability 7.5 or later; this device has {capability}."
                 " Use another engine of the bundle."
             )
 
@@ -253,11 +267,11 @@ class Kernels:
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         stream: int,
-        arguments: "list[ctypes._SimpleCData[Any]]",
+        arguments: Arguments,
     ) -> None:
         if name not in self._functions:
-            self._functions[name] = self._driver.load(ptx_for(source, self._capability), name)
-        self._driver.launch(self._functions[name], grid, block, arguments, stream)
+            self._functions[name] = self._driver.load_kernel(ptx_for(source, self._capability), name)
+        self._driver.launch_kernel(self._functions[name], grid, block, arguments, stream)
 
 
 def _blocks(total: int, each: int) -> int:

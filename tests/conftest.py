@@ -1,6 +1,8 @@
 """Fixtures that several folders use: the data folder beside the checkout, a tiny model and its bundle."""
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,25 @@ def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("bundle") / "tiny.ntre"
     export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("fp32", "fp16")))
     return out
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA kernels as a library for the CPU, built once per session; skips where there is no C++ compiler."""
+    from ntre_deploy.kernels.sources import SOURCES
+
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
+    if compiler is None:
+        pytest.skip("no C++ compiler: the kernels cannot be run on the CPU")
+    folder = REPOSITORY / "tests" / "kernels" / "emulator"
+    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
+    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w"]
+    command = [compiler, *flags, "-shared", "-fPIC", f"-I{folder}", f"-I{SOURCES}", "-include", "emulator.hpp"]
+    command += [str(folder / "emulator.cpp"), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return library
 
 
 @pytest.fixture

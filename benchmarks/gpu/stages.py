@@ -132,7 +132,9 @@ def engines(stage: Stage, backbone: str) -> None:
                 label = f"{name} {held[0]} {case}"
                 with stage.trying(label):
                     stage.tell(label, _query(stage, networks, segmenter.engine, networks.inputs(bundle, case)))
-            _whole(stage, name, segmenter)
+            memory = _whole(stage, name, segmenter)
+            if name in ("trt", "trt-rtx"):
+                _whole_on_device(stage, name, segmenter, memory, Segmenter.load(path, name, device_images=True))
 
 
 def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict[str, Any]:
@@ -157,15 +159,32 @@ def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict
     return figures | {"logits_error": logits_error(got, networks.reference(given))}
 
 
-def _whole(stage: Stage, name: str, segmenter: Any) -> None:
-    """A 1920 x 1080 image in host memory to its label map in host memory."""
-    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
-    mask = np.zeros((1080, 1920), np.uint8)
+def _photo() -> Any:
+    """uint8 RGB [1080, 1920, 3]; smooth, because noise is another image after half a grey level."""
+    across, down = np.meshgrid(np.linspace(0, 9, 1920), np.linspace(0, 6, 1080))
+    waves = np.stack([np.sin(across + down), np.cos(across - down), np.sin(2 * down)], axis=-1)
+    return (127 * (1 + waves)).astype(np.uint8)
+
+
+def _whole(stage: Stage, name: str, segmenter: Any) -> Any:
+    """A 1920 x 1080 image in host memory to its label map in host memory; gives the support that it was done with."""
+    image, mask = _photo(), np.zeros((1080, 1920), np.uint8)
     mask[300:800, 500:1400] = 1
     memory = segmenter.encode_support([(image, mask)])
     stage.tell(f"{name} end to end 1920 x 1080", stage.clock.wall(lambda: segmenter.segment(image, memory)))
     stage.tell(f"{name} support", stage.clock.wall(lambda: segmenter.encode_support([(image, mask)])))
     stage.tell(f"{name} without a graph", getattr(segmenter.engine, "graph_note", ""))
+    return memory
+
+
+def _whole_on_device(stage: Stage, name: str, host: Any, memory: Any, device: Any) -> None:
+    """As `_whole`, with pre- and post-processing by the kernels, and the share of pixels with the host's label."""
+    image = _photo()
+    label = f"{name} end to end 1920 x 1080, images on the device"
+    with stage.trying(label):
+        figures = stage.clock.wall(lambda: device.segment(image, memory))
+        equal = float((device.segment(image, memory) == host.segment(image, memory)).mean())
+        stage.tell(label, figures | {"equal_pixels": equal})
 
 
 def torch_eager(stage: Stage, backbone: str) -> None:

@@ -21,8 +21,8 @@ from cases import Case, all_cases
 
 from ntre_deploy.errors import EngineError, GateError, NtreError
 from ntre_deploy.files import atomic_file, check_folder
-from ntre_deploy.kernels.driver import CudaDriver
 from ntre_deploy.kernels.launch import Kernels
+from ntre_deploy.runtime.cuda import open_device
 
 # elements that may differ: labels where two margins are equal but for rounding
 DISAGREEMENT = 1e-3
@@ -97,15 +97,16 @@ def run(rounds: int) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise EngineError("These comparisons need a CUDA device and a PyTorch built for it; there is none here.")
     torch.cuda.init()
-    driver = CudaDriver(torch.cuda.current_device())  # the same primary context as PyTorch's
-    kernels = Kernels(driver, driver.capability, driver.multiprocessors)
+    # the primary context, which is PyTorch's too and current since its start; graphs need cuda-python
+    device = open_device("cuda-python", torch.cuda.current_device())
+    kernels = Kernels(device, device.compute_capability, device.multiprocessors)
     results = []
     for case in all_cases(kernels, "cuda"):
         results.append(measure(case, rounds))
         print(f"{case.name:8} {results[-1]['speedup']:6.2f} x  {case.sizes}", file=sys.stderr)
     return {
-        "device": driver.name,
-        "capability": list(driver.capability),
+        "device": device.name,
+        "compute_capability": device.compute_capability,
         "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version()},
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "rounds": rounds,

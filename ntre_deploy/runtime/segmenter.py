@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ntre_deploy.data.images import normalise_mask
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import Engine, keep_supports, open_engine
+from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
 from ntre_deploy.runtime.image import (
     MAX_CLASSES,
     InputSpec,
@@ -57,6 +57,7 @@ class Segmenter:
         threads: int | None = None,
         hint: str = "latency",
         cache: str | Path | None = None,
+        device_images: bool = False,
         self_test: bool = True,
     ) -> "Segmenter":
         """Open a bundle with an engine.
@@ -70,6 +71,7 @@ class Segmenter:
             hint: `latency`, or `throughput` for several clones at once; for engines that know it (OpenVINO).
             cache: the user's own folder for compiled graphs, for a faster load; for engines that can (OpenVINO,
                 TensorRT for RTX).
+            device_images: scale images and make label maps on the GPU too (TensorRT); see `EngineOptions`.
             self_test: run the bundle's self-test first (one support encoding and one query).
 
         Raises:
@@ -78,7 +80,13 @@ class Segmenter:
         """
         opened = Bundle.open(bundle)
         choice = open_engine(
-            opened, engine, precision, threads, hint=hint, cache=None if cache is None else Path(cache)
+            opened,
+            engine,
+            precision,
+            threads,
+            hint=hint,
+            cache=None if cache is None else Path(cache),
+            device_images=device_images,
         )
         segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model, choice.reason)
         if self_test:
@@ -166,8 +174,7 @@ class Segmenter:
             InputError: no image, no memory, or a memory of another model.
             EngineError: the engine failed or gave NaN.
         """
-        logits, box = self.logits(image, memory)
-        return label_map(logits, box)
+        return self._label(image, memory)[0]
 
     def logits(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Letterbox]:
         """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
@@ -178,8 +185,7 @@ class Segmenter:
         pixels, box = prepare_image(image, self.spec)
         prototypes, keys = self.stack(memory)
         logits = self.engine.query(pixels[None], prototypes, keys)[0]
-        if not np.isfinite(logits).all():
-            raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity; run `ntre bench`.")
+        self._check_finite(logits)
         return logits, box
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
@@ -215,8 +221,7 @@ class Segmenter:
         """
         test = bundle.self_test()
         memory = self.encode_support([(test.support_image, test.support_mask)], "self-test")
-        logits, box = self.logits(test.image, memory)
-        labels = label_map(logits, box)
+        labels, logits = self._label(test.image, memory)
         if labels.shape != test.labels.shape or logits[0].shape != test.logits.shape:
             raise InputError(f"The self-test of {bundle.folder} does not fit its graphs; export the bundle again.")
         agreement = float((labels == test.labels).mean())
@@ -229,3 +234,16 @@ class Segmenter:
                 f"pixels are right ({wanted:.1%} demanded) and logits are off by {error:.1e} ({allowed:.0e} allowed); "
                 "do not use it on this machine."
             )
+
+    def _label(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
+        """Labels [H, W] and their logits [N, 2, h, w]; made on the engine's device where it does that."""
+        found = label_on_device(self.engine, check_image(image), self.spec, *self.stack(memory))
+        if found is not None:
+            self._check_finite(found[1])
+            return found
+        logits, box = self.logits(image, memory)
+        return label_map(logits, box), logits
+
+    def _check_finite(self, logits: Float) -> None:
+        if not np.isfinite(logits).all():
+            raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity; run `ntre bench`.")

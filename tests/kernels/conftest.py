@@ -1,9 +1,6 @@
 """The kernels behind the real launcher: built for the CPU over the emulator, and on a GPU where there is one."""
 
 import ctypes
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,28 +10,18 @@ import pytest
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.driver import Arguments, CudaDriver, Dim3
-from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.kernels.sources import SOURCES
+from ntre_deploy.kernels.launch import Arguments, Dim3, Kernels
+from ntre_deploy.runtime.cuda import Device, open_device
 
-EMULATOR = Path(__file__).parent / "emulator"
 # beyond every array; a kernel that writes there is found out
 _GUARD = 256
 _POISON = 0xA5
 
 
-def compiler() -> str:
-    """A C++ compiler; skips where there is none."""
-    for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        if name and (found := shutil.which(name)):
-            return found
-    pytest.skip("no C++ compiler: the kernels cannot be run on the CPU")
-
-
 class EmulatedDriver:
     """Runs the kernels on the CPU, behind the same protocol as the CUDA driver; plays a small device of SM86."""
 
-    capability = (8, 6)
+    compute_capability = "8.6"
     multiprocessors = 4
 
     def __init__(self, library: Path) -> None:
@@ -42,14 +29,14 @@ class EmulatedDriver:
         self.reversed = False
         self.launched: list[str] = []
 
-    def load(self, code: bytes, name: str) -> Any:
+    def load_kernel(self, code: bytes, name: str) -> Any:
         assert f".entry {name}(".encode() in code, f"{name} is not in the PTX that was chosen for it"
         function = getattr(self._library, f"emulate_{name}")
         function.restype = ctypes.c_bool
         function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_bool]
         return name, function
 
-    def launch(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
         name, call = function
         self.launched.append(name)
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(value) for value in arguments))
@@ -57,25 +44,46 @@ class EmulatedDriver:
         assert call(*sizes, addresses, self.reversed), f"{name}: threads wait for others that never come"
 
 
-class RecordingDriver(CudaDriver):
-    """The CUDA driver; remembers what was launched."""
+class RecordingDriver:
+    """The first GPU; remembers what was launched."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.compute_capability, self.multiprocessors = device.compute_capability, device.multiprocessors
+        self._stream = device.make_stream()
         self.launched: list[str] = []
 
-    def load(self, code: bytes, name: str) -> Any:
-        return name, super().load(code, name)
+    def load_kernel(self, code: bytes, name: str) -> Any:
+        return name, self._device.load_kernel(code, name)
 
-    def launch(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+        assert stream == 0, "the tests leave the stream to this"
         self.launched.append(function[0])
-        super().launch(function[1], grid, block, arguments, stream)
+        self._device.launch_kernel(function[1], grid, block, arguments, self._stream)
+
+    def upload(self, array: NDArray[np.uint8]) -> int:
+        """A copy on the device of bytes [n]."""
+        address, pinned = self._device.allocate(array.nbytes), self._device.allocate_pinned(array.nbytes)
+        pinned[...] = array
+        self._device.copy_in(address, pinned, self._stream)
+        self._device.wait(self._stream)
+        self._device.free_pinned(pinned)
+        return address
+
+    def download(self, address: int, into: NDArray[np.uint8]) -> None:
+        """Copy device memory into bytes [n], after all work that was launched, and free it."""
+        pinned = self._device.allocate_pinned(into.nbytes)
+        self._device.copy_out(pinned, address, self._stream)
+        self._device.wait(self._stream)
+        into[...] = pinned
+        self._device.free_pinned(pinned)
+        self._device.free(address)
 
 
 class Arrays:
     """Arrays at 16-byte addresses, or `shift` bytes past one, amid poisoned memory; on the GPU if `cuda` is given."""
 
-    def __init__(self, cuda: CudaDriver | None) -> None:
+    def __init__(self, cuda: RecordingDriver | None) -> None:
         self._cuda = cuda
         self._held: list[tuple[NDArray[np.uint8], int, int, int]] = []
 
@@ -99,7 +107,6 @@ class Arrays:
         for memory, base, start, size in self._held:
             if self._cuda:
                 self._cuda.download(base, memory)
-                self._cuda.free(base)
             outside = np.concatenate([memory[:start], memory[start + size :]])
             assert (outside == _POISON).all(), "a kernel wrote outside its arrays"
             if base + start == address:
@@ -110,26 +117,21 @@ class Arrays:
 
 
 @pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> EmulatedDriver:
-    """The kernels, built for the CPU once per session."""
-    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
-    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w"]
-    command = [compiler(), *flags, "-shared", "-fPIC", f"-I{EMULATOR}", f"-I{SOURCES}", "-include", "emulator.hpp"]
-    source = str(EMULATOR / "emulator.cpp")
-    done = subprocess.run([*command, source, "-o", str(library)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return EmulatedDriver(library)
+def emulated(emulator: Path) -> EmulatedDriver:
+    """The kernels, built for the CPU."""
+    return EmulatedDriver(emulator)
 
 
 @pytest.fixture(scope="session")
 def cuda() -> Iterator[RecordingDriver]:
     """The first CUDA device; skips where there is none."""
     try:
-        driver = RecordingDriver()
+        device = open_device()
     except EngineError as error:
         pytest.skip(f"no CUDA device: {error}")
-    yield driver
-    driver.close()
+    with device.active():
+        yield RecordingDriver(device)
+    device.close()
 
 
 @pytest.fixture(params=["forward", "backward", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -148,7 +150,7 @@ def driver(request: pytest.FixtureRequest) -> EmulatedDriver | RecordingDriver:
 @pytest.fixture
 def kernels(driver: EmulatedDriver | RecordingDriver) -> Kernels:
     """The launcher."""
-    return Kernels(driver, driver.capability, driver.multiprocessors)
+    return Kernels(driver, driver.compute_capability, driver.multiprocessors)
 
 
 @pytest.fixture

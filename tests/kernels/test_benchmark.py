@@ -37,7 +37,7 @@ def baselines(scripts: ModuleType) -> ModuleType:
 def on_cpu(emulated: Any) -> Kernels:
     """The kernels in the emulator: a tensor's address on the CPU is one that they can use."""
     emulated.reversed = False
-    return Kernels(emulated, emulated.capability, emulated.multiprocessors)
+    return Kernels(emulated, emulated.compute_capability, emulated.multiprocessors)
 
 
 def check(case: Any) -> None:

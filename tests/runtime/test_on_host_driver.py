@@ -1,6 +1,7 @@
 """Runs the tests of `host_driver/` in a process of their own, whose CUDA driver works on host memory.
 
-Real bindings, streams, copies, graphs and errors, without a GPU; a second process, because a driver stays loaded.
+Real bindings, streams, copies, graphs, kernels (built for the CPU) and errors, without a GPU; a second process, because
+a driver stays loaded.
 """
 
 import os
@@ -19,7 +20,9 @@ FOLDER = Path(__file__).with_name("host_driver")
 @pytest.mark.skipif(find_spec("cuda") is None, reason="cuda-python is not installed")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is here")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the host driver is written for Linux")
-def test_cuda_and_tensorrt_on_a_driver_of_host_memory(tmp_path: Path, exported: Path, tiny_checkpoint: Path) -> None:
+def test_cuda_and_tensorrt_on_a_driver_of_host_memory(
+    tmp_path: Path, exported: Path, tiny_checkpoint: Path, emulator: Path
+) -> None:
     library = tmp_path / "libcuda.so.1"
     flags = ["-shared", "-fPIC", "-O1", "-w", f"-Wl,-soname,{library.name}"]
     subprocess.run(["cc", *flags, "-o", library, FOLDER / "libcuda.c", "-ldl"], check=True)
@@ -28,6 +31,7 @@ def test_cuda_and_tensorrt_on_a_driver_of_host_memory(tmp_path: Path, exported: 
         "LD_LIBRARY_PATH": f"{tmp_path}:{paths}".rstrip(":"),
         "NTRE_HOST_DRIVER": str(library),
         "NTRE_HOST_FILES": f"{exported}:{tiny_checkpoint}",
+        "NTRE_HOST_KERNELS": str(emulator),
         "OMP_NUM_THREADS": "1",
     }
     # -P: the root of a clone must not shadow the installed package

@@ -1,4 +1,4 @@
-"""CUDA behind one small interface: memory, streams, copies, events and graphs of one GPU, by cuda-python or pycuda.
+"""CUDA behind one small interface, by cuda-python or pycuda: memory, streams, copies, events, graphs and kernels.
 
 Always the device's primary context, which PyTorch, CuPy and ONNX Runtime use too, so that their arrays can be read in
 place; nothing is initialised when this is imported.
@@ -7,12 +7,13 @@ place; nothing is initialised when this is imported.
 import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, one_of
+from ntre_deploy.kernels.launch import Arguments, Dim3
 
 Bytes = NDArray[np.uint8]
 
@@ -41,12 +42,14 @@ class Device(Protocol):
         backend: of `BACKENDS`.
         name: such as `NVIDIA H100 80GB HBM3`.
         compute_capability: such as `9.0`.
+        multiprocessors: such as 132.
         graphs: whether work can be captured into CUDA graphs.
     """
 
     backend: str
     name: str
     compute_capability: str
+    multiprocessors: int
     graphs: bool
 
     def active(self) -> AbstractContextManager[None]:
@@ -127,6 +130,14 @@ class Device(Protocol):
 
     def free_graph(self, graph: int) -> None:
         """Destroy a graph."""
+        ...
+
+    def load_kernel(self, code: bytes, name: str) -> Any:
+        """The kernel `name` of a PTX text, which is compiled at its first use."""
+        ...
+
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+        """Queue a kernel of `load_kernel`; the values are copied before this returns."""
         ...
 
     def close(self) -> None:

@@ -1,15 +1,17 @@
 """The CUDA driver by NVIDIA's cuda-python (`cuda.bindings`), which comes as wheels."""
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.runtime.cuda import explain
+from ntre_deploy.kernels.launch import Arguments, Dim3
+from ntre_deploy.runtime.cuda import CudaError, explain
 
 Bytes = NDArray[np.uint8]
 
@@ -43,8 +45,12 @@ class CudaPythonDevice:
         kind = driver.CUdevice_attribute
         numbers = (kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
         self.compute_capability = ".".join(str(self._call("cuDeviceGetAttribute", n, self._device)) for n in numbers)
+        many = kind.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+        self.multiprocessors = int(self._call("cuDeviceGetAttribute", many, self._device))
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._pinned: dict[int, int] = {}
+        self._modules: dict[bytes, Any] = {}
+        self._loading = threading.Lock()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -156,9 +162,25 @@ class CudaPythonDevice:
         """See `Device.free_graph`."""
         self._call("cuGraphExecDestroy", graph)
 
+    def load_kernel(self, code: bytes, name: str) -> Any:
+        """See `Device.load_kernel`."""
+        with self._loading:
+            if code not in self._modules:
+                self._modules[code] = self._call("cuModuleLoadData", code + b"\0")
+        return self._call("cuModuleGetFunction", self._modules[code], name.encode())
+
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+        """See `Device.launch_kernel`."""
+        addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(value) for value in arguments))
+        self._call("cuLaunchKernel", function, *grid, *block, 0, stream, ctypes.addressof(addresses), 0)
+
     def close(self) -> None:
         """See `Device.close`."""
         if self._context is not None:
+            with suppress(CudaError), self.active():
+                for module in self._modules.values():
+                    self._call("cuModuleUnload", module)
+            self._modules.clear()
             self._context = None
             self._call("cuDevicePrimaryCtxRelease", self._device)
 

@@ -1,5 +1,6 @@
 """The CUDA driver by pycuda, which is built where a CUDA toolkit with headers is; it has no CUDA graphs."""
 
+import ctypes
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
+from ntre_deploy.kernels.launch import Arguments, Dim3
 from ntre_deploy.runtime.cuda import CudaError, explain
 
 Bytes = NDArray[np.uint8]
@@ -23,6 +25,13 @@ _NAMES = {
     "uncorrectable ECC error": "CUDA_ERROR_ECC_UNCORRECTABLE",
     "launch timed out": "CUDA_ERROR_LAUNCH_TIMEOUT",
     "driver is insufficient": "CUDA_ERROR_INSUFFICIENT_DRIVER",
+}
+# pycuda takes a kernel's arguments as NumPy's scalars
+_SCALARS: dict[type, Callable[[Any], Any]] = {
+    ctypes.c_void_p: lambda value: np.uintp(value or 0),
+    ctypes.c_int: np.int32,
+    ctypes.c_longlong: np.int64,
+    ctypes.c_float: np.float32,
 }
 
 
@@ -45,8 +54,10 @@ class PycudaDevice:
             device = driver.Device(index)
             self.name = str(device.name())
             self.compute_capability = ".".join(map(str, device.compute_capability()))
+            self.multiprocessors = int(device.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
             self._context: Any = device.retain_primary_context()
         self._kept: dict[int, Any] = {}
+        self._modules: dict[bytes, Any] = {}
         self._number = 0
 
     @contextmanager
@@ -161,9 +172,26 @@ class PycudaDevice:
     def free_graph(self, graph: int) -> None:
         """See `Device.free_graph`; there are none."""
 
+    def load_kernel(self, code: bytes, name: str) -> Any:
+        """See `Device.load_kernel`."""
+        with self._checked("cuModuleLoadData"):
+            if code not in self._modules:
+                self._modules[code] = self._driver.module_from_buffer(code + b"\0")
+            return self._modules[code].get_function(name)
+
+    def launch_kernel(self, function: Any, grid: Dim3, block: Dim3, arguments: Arguments, stream: int) -> None:
+        """See `Device.launch_kernel`."""
+        values = [_SCALARS[type(argument)](argument.value) for argument in arguments]
+        with self._checked("cuLaunchKernel"):
+            function(*values, grid=grid, block=block, stream=self._kept[stream])
+
     def close(self) -> None:
         """See `Device.close`."""
         if self._context is not None:
+            # a module unloads where its context is current
+            self._context.push()
+            self._modules.clear()
+            self._driver.Context.pop()
             self._context.detach()
             self._context = None
 

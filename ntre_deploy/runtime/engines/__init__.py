@@ -17,8 +17,10 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cpu import int8_unwise
 from ntre_deploy.runtime.engines import onnx, onnx_cuda, openvino, tensorrt
 from ntre_deploy.runtime.engines.options import EngineOptions
+from ntre_deploy.runtime.image import InputSpec
 
 Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 class Engine(Protocol):
@@ -121,6 +123,26 @@ def keep_supports(engine: Engine, prototypes: Float, keys: Float) -> tuple[Any, 
     return (prototypes, keys) if keep is None else keep(prototypes, keys)
 
 
+def label_on_device(
+    engine: Engine, image: Pixels, spec: InputSpec, prototypes: Any, keys: Any
+) -> tuple[Pixels, Float] | None:
+    """Labels of an image whose pixels go to the engine's device as they are; None where an engine does not do that.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        prototypes: float32 [N, C], of the host or the device.
+        keys: float32 [N, K, D, M], likewise.
+
+    Returns:
+        uint8 labels [H, W] and float32 logits [N, 2, h, w], both of the host.
+
+    Raises:
+        EngineError: it failed.
+    """
+    whole: Callable[..., tuple[Pixels, Float] | None] | None = getattr(engine, "label", None)
+    return None if whole is None else whole(image, spec, prototypes, keys)
+
+
 def open_engine(
     bundle: Bundle,
     name: str = "auto",
@@ -129,20 +151,21 @@ def open_engine(
     *,
     hint: str = "latency",
     cache: Path | None = None,
+    device_images: bool = False,
 ) -> Choice:
     """Open an engine of a bundle.
 
     Args:
         name: `auto` or `onnx` take the best that runs; any other name gets exactly that engine or an error.
         precision: such as `fp32`; None takes the engine's best in the bundle.
-        threads, hint, cache: see `EngineOptions`.
+        threads, hint, cache, device_images: see `EngineOptions`.
 
     Raises:
         InputError: an unknown name or hint, or a precision that the bundle does not hold.
         EngineError: no engine can run, or the one asked for cannot.
     """
     one_of(name, ["auto", *_ALIASES, *_ENGINES], "Engine")
-    options = EngineOptions(threads, hint, cache)
+    options = EngineOptions(threads, hint, cache, device_images)
     candidates = _in_bundle(bundle) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
@@ -210,6 +233,7 @@ __all__ = [
     "engine_precisions",
     "engine_unavailable",
     "keep_supports",
+    "label_on_device",
     "open_engine",
     "precision_unavailable",
 ]

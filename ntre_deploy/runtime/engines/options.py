@@ -18,6 +18,8 @@ class EngineOptions:
         cache: folder for compiled graphs, so that the next load is faster (OpenVINO, TensorRT for RTX); None keeps
             none.  Nothing but the self-test checks what lies in it, so it must be a folder that only its user can
             write.
+        device_images: scale images and make label maps on the GPU (TensorRT), rather than on the CPU.  Inputs are those
+            of the CPU within a grey level.  Not measured on a GPU yet, so it has to be asked for.
 
     Raises:
         InputError: a value outside its range.
@@ -26,6 +28,7 @@ class EngineOptions:
     threads: int | None = None
     hint: str = "latency"
     cache: Path | None = None
+    device_images: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

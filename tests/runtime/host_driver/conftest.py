@@ -13,7 +13,7 @@ import pytest
 if "NTRE_HOST_DRIVER" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
 
-_ALIVE = ("memory", "pinned", "streams", "events", "graphs", "contexts")
+_ALIVE = ("memory", "pinned", "streams", "events", "graphs", "contexts", "modules")
 
 
 class HostDriver:
@@ -70,3 +70,47 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return made
 
     return install
+
+
+@pytest.fixture(scope="session")
+def plans() -> dict[str, Path]:
+    """A bundle for each version, as `ntre export --engine trt` writes it."""
+    return {}
+
+
+@pytest.fixture
+def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graphs from a bundle: PyTorch's exporter alone takes seconds, and everything after it is real."""
+
+    def copy(graph: object, signature: object, path: Path, opset: int = 18) -> None:
+        path.write_bytes((exported / path.name).read_bytes())
+
+    monkeypatch.setattr("ntre_deploy.export.bundle.write_onnx", copy)
+
+
+@pytest.fixture
+def bundle_of(
+    plans: dict[str, Path],
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    double: Callable[..., Any],
+    quick: None,
+) -> Callable[..., Path]:
+    """Makes the bundle of a version of TensorRT, whose double is then installed."""
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.export.tensorrt.options import TensorRtOptions
+
+    def make(version: str = "10.16.1.11") -> Path:
+        module = double(version)
+        if version not in plans:
+            out = tmp_path_factory.mktemp("plans") / "tiny.ntre"
+            limits = TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
+            options = ExportOptions(("fp16",), engines=("trt",), tensorrt=limits)
+            manifest = export_bundle(tiny_checkpoint, out, options)
+            assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt"}
+            plans[version] = out
+        module.calls.clear()
+        module.used.clear()
+        return plans[version]
+
+    return make

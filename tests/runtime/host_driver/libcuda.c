@@ -12,7 +12,7 @@ enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, CONTEXT = 201, NOT_F
 
 /* what tests read and set */
 long host_memory_alive, host_pinned_alive, host_streams_alive, host_events_alive, host_graphs_alive, host_contexts_alive;
-long host_launches, host_copies, host_fail_launch;
+long host_launches, host_copies, host_fail_launch, host_modules_alive, host_kernels;
 size_t host_limit = (size_t)1 << 32, host_used;
 static __thread int depth; /* of the stack of contexts */
 
@@ -38,7 +38,7 @@ R cuDriverGetVersion(int *v) { *v = 13000; return OK; }
 R cuDeviceGet(int *d, int i) { *d = i; return i == 0 ? OK : 101; }
 R cuDeviceGetCount(int *n) { *n = 1; return OK; }
 R cuDeviceGetName(char *name, int n, int d) { snprintf(name, n, "host memory"); return OK; }
-R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : a == 76 ? 6 : 0; return OK; }
+R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : a == 76 ? 6 : a == 16 ? 4 : 0; return OK; }
 R cuDevicePrimaryCtxRetain(void **c, int d) { static int context; *c = &context; host_contexts_alive++; return OK; }
 R cuDevicePrimaryCtxRelease(int d) { host_contexts_alive--; return OK; }
 R cuCtxPushCurrent(void *c) { depth++; return OK; }
@@ -86,6 +86,28 @@ R cuGraphLaunch(Graph *g, Stream *s) {
     host_launches++;
     for (Node *n = g->first; n; n = n->next) run(n);
     return OK;
+}
+/* kernels: a module is its PTX, a function the same source built for the CPU (NTRE_HOST_KERNELS), run at once */
+R cuModuleLoadData(char **m, const char *ptx) { NEED; *m = strdup(ptx); host_modules_alive++; return OK; }
+R cuModuleUnload(char *m) { NEED; free(m); host_modules_alive--; return OK; }
+R cuModuleGetFunction(void **f, const char *m, const char *name) {
+    NEED;
+    static void *library;
+    char text[128];
+    if (!library) library = dlopen(getenv("NTRE_HOST_KERNELS"), RTLD_NOW);
+    snprintf(text, sizeof text, ".entry %s(", name);
+    if (!library || !strstr(m, text)) return NOT_FOUND;
+    snprintf(text, sizeof text, "emulate_%s", name);
+    *f = dlsym(library, text);
+    return *f ? OK : NOT_FOUND;
+}
+R cuLaunchKernel(char (*f)(unsigned *, unsigned *, void **, char), unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                 unsigned by, unsigned bz, unsigned shared, Stream *s, void **arguments, void **extra) {
+    NEED;
+    unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    if (host_fail_launch || s->capturing) return FAILED;
+    host_kernels++;
+    return f(grid, block, arguments, 0) ? OK : FAILED;
 }
 R cuGetErrorName(R e, const char **s) { *s = "CUDA_ERROR"; return OK; }
 R cuGetErrorString(R e, const char **s) { *s = "the host driver was asked to fail"; return OK; }

@@ -24,45 +24,6 @@ VERSIONS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
 LIMITS = TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
 
 
-@pytest.fixture(scope="module")
-def plans() -> dict[str, Path]:
-    """A bundle for each version, as `ntre export --engine trt` writes it."""
-    return {}
-
-
-@pytest.fixture
-def quick(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the graphs from a bundle: PyTorch's exporter alone takes seconds, and everything after it is real."""
-
-    def copy(graph: object, signature: object, path: Path, opset: int = 18) -> None:
-        path.write_bytes((exported / path.name).read_bytes())
-
-    monkeypatch.setattr("ntre_deploy.export.bundle.write_onnx", copy)
-
-
-@pytest.fixture
-def bundle_of(
-    plans: dict[str, Path],
-    tiny_checkpoint: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    double: Callable[..., Any],
-    quick: None,
-) -> Callable[..., Path]:
-    def make(version: str = "10.16.1.11") -> Path:
-        module = double(version)
-        if version not in plans:
-            out = tmp_path_factory.mktemp("plans") / "tiny.ntre"
-            options = ExportOptions(("fp16",), engines=("trt",), tensorrt=LIMITS)
-            manifest = export_bundle(tiny_checkpoint, out, options)
-            assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt"}
-            plans[version] = out
-        module.calls.clear()
-        module.used.clear()
-        return plans[version]
-
-    return make
-
-
 @pytest.fixture
 def engine(bundle_of: Callable[..., Path]) -> Any:
     opened = open_engine(Bundle.open(bundle_of()), "trt").engine

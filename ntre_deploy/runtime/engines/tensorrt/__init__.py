@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: plans that `ntre export` has built, executed through CUDA.
 
 `api.py` is the one file that knows both libraries, `plan.py` one deserialised engine, `lane.py` its execution on a
-stream, `engine.py` what the runtime sees.
+stream, `images.py` pre- and post-processing on that stream, `engine.py` what the runtime sees.
 """
 
 from ntre_deploy.errors import EngineError, InputError
@@ -53,7 +53,15 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
     except Exception:
         device.close()
         raise
-    return TensorRtEngine(library, device, precision, contents, trusted_host_code=trusted, cache=options.cache)
+    return TensorRtEngine(
+        library,
+        device,
+        precision,
+        contents,
+        trusted_host_code=trusted,
+        cache=options.cache,
+        device_images=options.device_images,
+    )
 
 
 __all__ = ["PRECISIONS", "TensorRtEngine", "open_plans", "unavailable"]

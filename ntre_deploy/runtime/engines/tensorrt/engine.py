@@ -15,10 +15,13 @@ from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.cuda import CudaError, Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.tensorrt.api import Library
+from ntre_deploy.runtime.engines.tensorrt.images import Images
 from ntre_deploy.runtime.engines.tensorrt.lane import Lane
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan
+from ntre_deploy.runtime.image import InputSpec
 
 Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 
 class _Shared:
@@ -101,9 +104,11 @@ class TensorRtEngine:
         contents: plan files by role, `support` and `query`, whose hashes were checked.
         details: of the files, from the manifest.
         cache: the user's own folder for what TensorRT for RTX compiles when shapes first occur.
+        device_images: see `EngineOptions`.
 
     Raises:
-        EngineError: a plan cannot be loaded, or runs in another precision than it should.
+        EngineError: a plan cannot be loaded, or runs in another precision than it should; the GPU is too old for
+            `device_images`.
     """
 
     def __init__(
@@ -115,9 +120,10 @@ class TensorRtEngine:
         *,
         trusted_host_code: bool = False,
         cache: Path | None = None,
+        device_images: bool = False,
     ) -> None:
         self.name, self.precision = library.engine, precision
-        self._title = library.title
+        self._title, self._device_images = library.title, device_images
         folder = None if cache is None else _cache_folder(cache, library, contents)
         plans: dict[str, Plan] = {}
         try:
@@ -145,8 +151,11 @@ class TensorRtEngine:
         assert self._shared is not None
         self._shared.enter()
         self._lane: Lane | None = None
+        self._images: Images | None = None
         with self._shared.device.active():
             self._lane = Lane(self._shared.device)
+            if self._device_images:
+                self._images = Images(self._shared.device, self._lane.stream)
 
     @property
     def graph_note(self) -> str:
@@ -200,6 +209,24 @@ class TensorRtEngine:
             (logits,) = lane.run_on_device(shared.plans["query"], inputs)
         return logits
 
+    def label(self, image: Pixels, spec: InputSpec, prototypes: Any, keys: Any) -> tuple[Pixels, Float] | None:
+        """See `label_on_device`: uint8 RGB [H, W, 3] to labels [H, W] and logits [N, 2, h, w].
+
+        None where `device_images` is off, or for more classes than the plan takes at once.
+
+        Raises:
+            EngineError: it failed.
+        """
+        with self._at_work() as (shared, lane):
+            plan = shared.plans["query"]
+            if self._images is None or prototypes.shape[0] > plan.largest("prototypes", 0):
+                return None
+            pixels, box = self._images.prepare(image, spec)
+            supports = {"prototypes": prototypes, "keys": keys}
+            given = {name: self._input(array, name, lane) for name, array in supports.items()}
+            (logits,) = lane.run_on_device(plan, {"image": pixels, **given})
+            return self._images.label_map(logits, box)
+
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
         """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
         with self._at_work() as (shared, lane):
@@ -215,6 +242,7 @@ class TensorRtEngine:
             raise self._closed()
         twin = object.__new__(TensorRtEngine)
         twin.name, twin.precision, twin._title, twin._shared = self.name, self.precision, self._title, self._shared
+        twin._device_images = self._device_images
         twin._start()
         return twin
 
@@ -224,9 +252,11 @@ class TensorRtEngine:
         if shared is None:
             return
         with suppress(CudaError), shared.device.active():
+            if self._images is not None:
+                self._images.close()
             if self._lane is not None:
                 self._lane.close()
-            self._lane = None
+            self._images = self._lane = None
             shared.keep_caches()
         shared.leave()
 

@@ -1,0 +1,104 @@
+"""Images in and label maps out on the GPU, by the project's kernels, on the stream of a lane."""
+
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntre_deploy.kernels.launch import Kernels
+from ntre_deploy.runtime.cuda import Bytes, CudaError, Device
+from ntre_deploy.runtime.cuda.arrays import DeviceArray
+from ntre_deploy.runtime.image import InputSpec, Letterbox, Pixels
+
+Float = NDArray[np.float32]
+
+
+class Images:
+    """Device memory and staging for one image at a time; both grow with the largest image seen.
+
+    The primary context has to be current in every call.
+
+    Args:
+        stream: on which everything is queued.
+
+    Raises:
+        EngineError: the device is too old for the kernels.
+    """
+
+    def __init__(self, device: Device, stream: int) -> None:
+        self._device, self._stream = device, stream
+        self._kernels = Kernels(device, device.compute_capability, device.multiprocessors)
+        self._memory: dict[str, tuple[int, int]] = {}  # address and size
+        self._pinned: dict[str, Bytes] = {}
+
+    def prepare(self, image: Pixels, spec: InputSpec) -> tuple[DeviceArray, Letterbox]:
+        """Queue the pre-processing of an image; `prepare_image` within a grey level.
+
+        Args:
+            image: uint8 RGB [H, W, 3].
+
+        Returns:
+            float32 [1, 3, size, size] on the device, which the next image overwrites, and the geometry of the way back.
+
+        Raises:
+            CudaError: the device's memory is full, or it failed.
+        """
+        box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
+        shape = (1, 3, spec.size, spec.size)
+        staging = self._staging("image", image.nbytes)
+        staging.reshape(image.shape)[...] = image
+        source, target = self._room("image", image.nbytes), self._room("input", 4 * int(np.prod(shape)))
+        self._device.copy_in(source, staging, self._stream)
+        self._kernels.prepare(source, 3 * box.width, box, spec, target, half=False, stream=self._stream)
+        return DeviceArray(target, shape), box
+
+    def label_map(self, logits: DeviceArray, box: Letterbox) -> tuple[Pixels, Float]:
+        """Run the post-processing, and wait for it.
+
+        Args:
+            logits: float32 [1, N, 2, h, w] on the device.
+
+        Returns:
+            uint8 labels [H, W] and the logits [N, 2, h, w], both of the host.
+
+        Raises:
+            CudaError: the device's memory is full, or it failed.
+        """
+        _, classes, _, h, w = logits.shape
+        size = box.height * box.width
+        target = self._room("labels", size)
+        labels, values = self._staging("labels", size), self._staging("logits", logits.nbytes)
+        self._kernels.label_map(logits.address, (classes, h, w), box, target, half=False, stream=self._stream)
+        self._device.copy_out(labels, target, self._stream)
+        self._device.copy_out(values, logits.address, self._stream)
+        self._device.wait(self._stream)
+        return labels.reshape(box.height, box.width).copy(), values.view(np.float32).reshape(logits.shape[1:]).copy()
+
+    def close(self) -> None:
+        """Free everything; a device that is lost does not keep it from letting go of the rest."""
+        for address, _ in self._memory.values():
+            with suppress(CudaError):
+                self._device.free(address)
+        for array in self._pinned.values():
+            with suppress(CudaError):
+                self._device.free_pinned(array)
+        self._memory.clear()
+        self._pinned.clear()
+
+    def _room(self, name: str, size: int) -> int:
+        address, there = self._memory.get(name, (0, 0))
+        if there < size:
+            if there:
+                del self._memory[name]
+                self._device.free(address)
+            address = self._device.allocate(size)
+            self._memory[name] = (address, size)
+        return address
+
+    def _staging(self, name: str, size: int) -> Bytes:
+        array = self._pinned.get(name)
+        if array is None or array.nbytes < size:
+            if array is not None:
+                self._device.free_pinned(self._pinned.pop(name))
+            array = self._pinned[name] = self._device.allocate_pinned(size)
+        return array[:size]
