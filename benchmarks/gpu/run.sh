@@ -6,20 +6,22 @@
 # PYTHON names the interpreter.  Packages that a bare machine lacks (TensorRT for RTX, ONNX Runtime GPU, cuda-bindings)
 # may lie unpacked in $SITE (default: /tmp/site); the repository itself is used in place where it is not installed.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-out=${1:-gpu_out}
+here=$(cd "$(dirname "$0")/../.." && pwd)
+out=${1:-$here/gpu_out}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+cd "$here"
 site=${SITE:-/tmp/site}
 python=${PYTHON:-python3}
-mkdir -p "$out"
 
 nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.sm,clocks.max.sm,power.limit --format=csv,noheader \
   || { echo "no NVIDIA GPU is here (nvidia-smi fails)" >&2; exit 3; }
 
-# `export` lies beside the package and is its sub-package only where it is installed
+# `export` and `kernels` lie beside the package and are its sub-packages only where it is installed
 if ! "$python" -P -c 'import ntre_deploy.export' 2>/dev/null; then
   "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$out/package" . 2>"$out/install.log" \
-    || { tree="$out/package"; mkdir -p "$tree"; cp -r ntre_deploy "$tree/"; cp -r export "$tree/ntre_deploy/export"; }
-  export PYTHONPATH="$PWD/$out/package${PYTHONPATH:+:$PYTHONPATH}"
+    || { tree="$out/package"; mkdir -p "$tree"; cp -r ntre_deploy "$tree/"; cp -r export kernels "$tree/ntre_deploy/"; }
+  export PYTHONPATH="$out/package${PYTHONPATH:+:$PYTHONPATH}"
 fi
 if [ -d "$site" ]; then export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$site"; fi
 export PYTHONUNBUFFERED=1

@@ -1,6 +1,7 @@
 """The GPU script, tried out on the CPU with a tiny network: every stage that needs no GPU must give its figures."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,3 +49,19 @@ def test_without_a_gpu_the_script_says_so(tmp_path: Path) -> None:
     done = subprocess.run(["bash", SCRIPT / "run.sh", tmp_path / "out"], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "no NVIDIA GPU is here" in done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the script is for Linux")
+def test_the_script_takes_a_folder_anywhere(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    driver = tools / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho some GPU\n")
+    driver.chmod(0o755)
+    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHON": sys.executable, "BUDGET": "1"}
+    for out in ("relative", str(tmp_path / "absolute")):
+        done = subprocess.run(
+            ["bash", SCRIPT / "run.sh", out], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.startswith("some GPU\nmachine: no time left"), done.stdout + done.stderr
+        assert json.loads((tmp_path / out / "gpu.json").read_text())["device"] == "cuda"
