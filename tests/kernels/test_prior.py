@@ -123,7 +123,9 @@ def test_a_nan_shows(kernels: Kernels, memory: Memory) -> None:
 def test_the_split_over_blocks_changes_nothing(driver: Any, memory: Memory, multiprocessors: int) -> None:
     feature, keys = features((1, 40, 60)), unit_keys((1, 1, 40, 520))
     one = run(Kernels(driver, driver.compute_capability, 1), memory, feature, keys)
-    np.testing.assert_array_equal(run(Kernels(driver, driver.compute_capability, multiprocessors), memory, feature, keys), one)
+    np.testing.assert_array_equal(
+        run(Kernels(driver, driver.compute_capability, multiprocessors), memory, feature, keys), one
+    )
 
 
 def test_nothing_is_launched_for_sizes_that_the_kernel_cannot_take(kernels: Kernels, driver: Any) -> None:
