@@ -1,6 +1,7 @@
 """The networks that are measured, in PyTorch, and their inputs."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,11 +106,12 @@ class Networks:
         """torch.compile of the full network or of the cached graph, fp16, CUDA graphs."""
         mode = "default" if self._device == "cpu" else "max-autotune"
         if full:
-            model = torch.compile(self._model(True), mode=mode)
+            # static: with several shapes, the second compilation would be for any
+            model = torch.compile(self._model(True), mode=mode, dynamic=False)
             for case in [c for c in _full_cases(self._quick) if c.batch == 1]:
                 yield f"compile full fp16 {case}", self._full(case, True, model)
             return
-        graph = torch.compile(self._graph(True), mode=mode)
+        graph = torch.compile(self._graph(True), mode=mode, dynamic=False)
         for case in [c for c in cases(self._quick) if c.classes == 1 and (c.batch == 1 or c.shots == 1)]:
             yield f"compile cached fp16 {case}", self._cached(graph, case)
 
@@ -142,7 +144,8 @@ class Networks:
         return call
 
     def _model(self, half: bool) -> torch.nn.Module:
-        model = self.model.to(self._device)
+        # a copy: graphs are made of the network on the CPU
+        model = deepcopy(self.model).to(self._device)
         return model.to(memory_format=torch.channels_last) if half else model
 
     def _full(self, case: Case, half: bool, model: Any = None) -> Callable[[], object]:

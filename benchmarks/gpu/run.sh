@@ -18,6 +18,7 @@ nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.sm,cl
   || { echo "no NVIDIA GPU is here (nvidia-smi fails)" >&2; exit 3; }
 
 # `export` and `kernels` lie beside the package and are its sub-packages only where it is installed
+rm -rf "$out/package"
 if ! "$python" -P -c 'import ntre_deploy.export' 2>/dev/null; then
   "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$out/package" . 2>"$out/install.log" \
     || { tree="$out/package"; mkdir -p "$tree"; cp -r ntre_deploy "$tree/"; cp -r export kernels "$tree/ntre_deploy/"; }

@@ -80,8 +80,9 @@ def machine(stage: Stage, _: str) -> None:
 
 
 def tests(stage: Stage, _: str) -> None:
-    """The tests marked `gpu`."""
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
+    """The tests marked `gpu`; the folders by name, as others may need packages that are not here."""
+    folders = ["tests/kernels", "tests/runtime/test_gpu.py"]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *folders]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     print(done.stdout[-4000:], done.stderr[-1000:])
     stage.tell("tests", {"exit_code": done.returncode, "summary": (done.stdout.strip().splitlines() or [""])[-1]})
@@ -89,24 +90,39 @@ def tests(stage: Stage, _: str) -> None:
 
 def export(stage: Stage, backbone: str) -> None:
     """The bundle that the other stages measure, with the plans that can be built here."""
-    from ntre_deploy.export.bundle import ExportOptions, export_bundle
-    from ntre_deploy.export.tensorrt.options import TensorRtOptions
-    from ntre_deploy.runtime.engines import available_engines
+    _export(stage, Networks(stage.quick, backbone, stage.device).checkpoint(stage.work), f"{backbone}.ntre")
 
-    checkpoint = Networks(stage.quick, backbone, stage.device).checkpoint(stage.work)
-    if stage.device == "cpu":  # a trial
-        stage.tell("device", "cpu")
-    reasons = available_engines()
-    stage.tell("engines", reasons)
-    plans = [engine for engine in ("trt", "trt-rtx") if reasons[engine] is None]
-    for engines in ([("onnx", *plans)] if plans else []) + [("onnx",)]:
+
+def _export(stage: Stage, checkpoint: Path, out: str) -> Path:
+    """Export in fp16 with as many plans as come out; one that fails does not cost the others."""
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+
+    plans = _plans(stage)
+    for engines in dict.fromkeys([("onnx", *plans), *(("onnx", plan) for plan in plans), ("onnx",)]):
         name = "export with " + " and ".join(engines)
         with stage.trying(name):
-            options = ExportOptions(("fp16",), engines=engines, replace=True, tensorrt=TensorRtOptions())
-            manifest = export_bundle(checkpoint, stage.work / f"{backbone}.ntre", options, print)
+            options = ExportOptions(("fp16",), engines=engines, replace=True)
+            manifest = export_bundle(checkpoint, stage.work / out, options, print)
             stage.tell(name, {"verification": manifest.verification, "files": [f.name for f in manifest.files]})
-            return
+            return stage.work / out
     raise RuntimeError("nothing could be exported")
+
+
+def _plans(stage: Stage) -> list[str]:
+    """The engines whose plans can be built for this GPU and run here."""
+    from ntre_deploy.errors import NtreError
+    from ntre_deploy.export.tensorrt.options import TensorRtOptions, targets
+    from ntre_deploy.runtime.engines import available_engines
+
+    reasons = available_engines()
+    for engine in ("trt", "trt-rtx"):
+        if reasons[engine] is None:
+            try:
+                targets(engine, TensorRtOptions())
+            except NtreError as error:
+                reasons[engine] = str(error)
+    stage.tell("engines", reasons)
+    return [engine for engine in ("trt", "trt-rtx") if reasons[engine] is None]
 
 
 def engines(stage: Stage, backbone: str) -> None:
@@ -150,9 +166,8 @@ def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict
         assert shared is not None
         with shared.device.active():
             image = shared.upload(given.image, lane)
-        figures = stage.clock.stream(
-            shared.device, lane.stream, lambda: engine.query_on_device(image, prototypes, keys)
-        )
+            plan, inputs = shared.plans["query"], {"image": image, "prototypes": prototypes, "keys": keys}
+        figures = stage.clock.stream(shared.device, lane.stream, lambda: lane.run_on_device(plan, inputs, wait=False))
     else:
         figures = stage.clock.wall(lambda: engine.query(given.image, prototypes, keys))
     got = engine.query(given.image, prototypes, keys)
@@ -214,18 +229,16 @@ def demo(stage: Stage, _: str) -> None:
     """mIoU and masks of the demo model: the same files on every engine here, and on PyTorch in fp32."""
     from importlib.resources import as_file, files
 
+    from ntre_deploy.bench.session import Plan
     from ntre_deploy.cli.bench import run
     from ntre_deploy.cli.demo import CHECKPOINT, SCENES
     from ntre_deploy.cli.episodes import Draw
-    from ntre_deploy.export.bundle import ExportOptions, export_bundle
-    from ntre_deploy.runtime.engines import available_engines
 
-    plans = tuple(engine for engine in ("trt", "trt-rtx") if available_engines()[engine] is None)
     with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
-        out = stage.work / "demo.ntre"
-        export_bundle(checkpoint, out, ExportOptions(("fp16",), engines=("onnx", *plans), replace=True))
-        draw = Draw(SCENES, None, 1, 2 if stage.quick else 96, 0, None, None, quiet=True)
-        report = run(out, checkpoint, draw, rounds=1, threads=8, out=None, pictures=0, quiet=True)
+        bundle = _export(stage, checkpoint, "demo.ntre")
+        draw = Draw(SCENES, shots=1, count=2 if stage.quick else 96, seed=0, quiet=True)
+        much = Plan(seconds=0, samples=1, threads=8, workers=0, memory=False, pictures=0)
+        report = run([bundle], [checkpoint], draw, much, as_json=True)
     for system in report["systems"]:
         stage.tell(f"{system['name']} {system['precision']}", {k: system[k] for k in ("accuracy", "parity")})
     stage.tell("not run", report["skipped"])

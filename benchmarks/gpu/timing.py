@@ -40,15 +40,14 @@ class Clock:
         return self._sample(once, "CUDA events around one call")
 
     def stream(self, device: Any, stream: int, call: Callable[[], object]) -> dict[str, Any]:
-        """`call` queues work on a stream of `ntre_deploy.runtime.cuda` and waits for it."""
+        """`call` queues work on a stream of `ntre_deploy.runtime.cuda`, on its device's context."""
         with device.active():
             first, second = device.make_event(), device.make_event()
 
         def once() -> float:
             with device.active():
                 device.record(first, stream)
-            call()
-            with device.active():
+                call()
                 device.record(second, stream)
                 device.wait(stream)
                 return float(device.elapsed(first, second))

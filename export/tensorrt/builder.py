@@ -87,7 +87,9 @@ def build(
     keeps_timings = not library.ahead_of_time
     if keeps_timings:
         # another version's or GPU's is refused, and then this build starts from nothing
-        config.set_timing_cache(config.create_timing_cache(timing_cache), False)
+        kept = config.create_timing_cache(timing_cache)
+        if kept is None or not config.set_timing_cache(kept, False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
     logger.forget()
     memory = builder.build_serialized_network(network, config)
     if monitor.error is not None:
@@ -97,17 +99,21 @@ def build(
     plan = bytes(memory)
     told, found_by = _layers(library, logger, plan, options)
     counts = kernels(told)
-    timings = bytes(config.get_timing_cache().serialize()) if keeps_timings else b""
+    found = config.get_timing_cache() if keeps_timings else None
+    timings = b"" if found is None else bytes(found.serialize())
     return Built(plan, counts, found_precision(counts), found_by, timings)
 
 
 def check_precision(built: Built, asked: str, what: str) -> None:
     """See that a plan came out in the precision that was asked for.
 
+    Where TensorRT has fused all convolutions into layers that do not tell, the strong types of the network have to do:
+    the manifest then says `unknown`.
+
     Raises:
-        GateError: most of its convolutions run in another one, or it does not tell.
+        GateError: most of its convolutions run in another one.
     """
-    if built.precision != asked:
+    if built.precision not in (asked, "unknown"):
         raise GateError(
             f"The {what} engine was asked for in {asked}, and its convolutions came out in {built.precision} "
             f"({_counts(built.kernels)}); no bundle was written."

@@ -1,5 +1,7 @@
 """The GPU script, tried out on the CPU with a tiny network: every stage that needs no GPU must give its figures."""
 
+import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -22,7 +24,7 @@ def run(out: Path, stages: str, budget: str = "300") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_stages_measure_what_they_say(tmp_path: Path) -> None:
-    report = run(tmp_path, "machine,export:resnet50,engines:resnet50,torch:resnet50,nonsense")
+    report = run(tmp_path, "machine,export:resnet50,engines:resnet50,torch:resnet50,demo,nonsense")
     stages = report["stages"]
     assert stages.pop("nonsense")["status"] == "failed with exit code 1"
     assert {stage["status"] for stage in stages.values()} == {"done"}, stages
@@ -34,6 +36,9 @@ def test_stages_measure_what_they_say(tmp_path: Path) -> None:
     assert 0 < figures["min"] <= figures["p50"] <= figures["p99"]
     assert figures["logits_error"] < 0.2
     assert "wall clock" in figures["how"]
+    demo = stages["demo"]["result"]
+    assert demo["onnx-cpu fp16"]["accuracy"]["miou"] > 0.3
+    assert demo["onnx-cpu fp16"]["parity"]["pixel_agreement"] > 0.99
     eager = stages["torch:resnet50"]["result"]
     assert eager["eager full fp32 1-shot batch 1 N 1"]["p50"] > eager["eager cached fp32 1-shot batch 1 N 1"]["p50"]
 
@@ -65,3 +70,39 @@ def test_the_script_takes_a_folder_anywhere(tmp_path: Path) -> None:
         )
         assert done.stdout.startswith("some GPU\nmachine: no time left"), done.stdout + done.stderr
         assert json.loads((tmp_path / out / "gpu.json").read_text())["device"] == "cuda"
+
+
+def test_the_network_on_the_device_leaves_the_one_that_graphs_are_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT))
+    from networks import Networks
+
+    # a device that is not the CPU, without values; building the calls is what failed on a GPU
+    labels = [label for label, _ in Networks(True, "resnet50", "meta").eager()]
+    del sys.modules["networks"]
+    assert [label.split(" 1-shot")[0] for label in labels] == [
+        "eager full fp32", "eager cached fp32", "eager cached fp32",
+        "eager full fp16 channels_last", "eager cached fp16 channels_last", "eager cached fp16 channels_last",
+    ]  # fmt: skip
+
+
+def test_a_stage_that_hangs_is_stopped_with_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("gpu_main", SCRIPT / "main.py")
+    assert spec is not None
+    assert spec.loader is not None
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    (tmp_path / "stages.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "pathlib.Path(sys.argv[2]).write_text(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(main, "HERE", tmp_path)
+    monkeypatch.setattr(main, "_MOST", 3.0)
+    found = main._run("tests", argparse.Namespace(out=tmp_path, device="cpu", quick=True), 100.0)
+    assert found["status"] == "stopped after 3 s"
+    child = Path(f"/proc/{found['result']}/stat")
+    # gone, or dead and waiting for its new parent
+    assert not child.is_file() or child.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -61,7 +61,7 @@ def is_device_array(array: object) -> bool:
     """Whether something lies in a GPU's memory, by what it says of itself."""
     if isinstance(array, np.ndarray):
         return False
-    if hasattr(array, "__cuda_array_interface__"):
+    if _interface(array) is not None:
         return True
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == _CUDA
 
@@ -74,19 +74,29 @@ def view(array: Any, what: str, stream: int) -> DeviceArray:
         stream: on which it will be read; DLPack's producers wait for their own work on it.
 
     Raises:
-        InputError: it is not float32, or not C-contiguous.
+        InputError: it is not float32, or not C-contiguous, or its library does not hand it out.
     """
     if isinstance(array, DeviceArray):
         return array
-    if not hasattr(array, "__cuda_array_interface__"):
+    told = _interface(array)
+    # before version 3, PyTorch's to this day, the interface does not say what work has to be waited for; DLPack does
+    if told is None or (told.get("version", 0) < 3 and hasattr(array, "__dlpack__")):
         return _import(array, what, stream)
-    told = array.__cuda_array_interface__
     shape = tuple(int(n) for n in told["shape"])
     if told["typestr"] != "<f4":
         raise InputError(f"{what} on the device is of type {told['typestr']}; float32 is expected.")
     strides = told.get("strides")
     _check_strides(what, shape, None if strides is None else tuple(s // 4 for s in strides))
     return DeviceArray(int(told["data"][0]), shape, array, int(_STREAMS.get(told.get("stream"), told.get("stream"))))
+
+
+def _interface(array: object) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] | None = getattr(array, "__cuda_array_interface__", None)
+    except Exception:
+        # PyTorch raises for a tensor that requires a gradient; DLPack then tells why
+        return None
+    return found
 
 
 def _check_strides(what: str, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> None:
@@ -173,7 +183,10 @@ class _Taken:
 
 
 def _import(array: Any, what: str, stream: int) -> DeviceArray:
-    taken = _Taken(array.__dlpack__(stream=stream))
+    try:
+        taken = _Taken(array.__dlpack__(stream=stream))
+    except Exception as error:
+        raise InputError(f"{what} on the device cannot be read: {' '.join(str(error).split())[:200]}") from error
     tensor = taken.managed.contents.tensor
     if (tensor.code, tensor.bits, tensor.lanes) != (_FLOAT, 32, 1):
         raise InputError(f"{what} on the device is of another type than float32.")

@@ -1,6 +1,7 @@
 """The CUDA driver by NVIDIA's cuda-python (`cuda.bindings`), which comes as wheels."""
 
 import ctypes
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -139,15 +140,22 @@ class CudaPythonDevice:
     def capture(self, stream: int, work: Callable[[], None]) -> int:
         """See `Device.capture`."""
         mode = getattr(self._driver.CUstreamCaptureMode, _THREAD_LOCAL)
-        self._call("cuStreamBeginCapture", stream, mode)
+        # a garbage collection could free device memory, which a capture does not survive
+        collects = gc.isenabled()
+        gc.disable()
         try:
-            work()
-        except BaseException:
-            # the stream is of no use until its capture has ended, and the first error is the one to tell
-            _, graph = self._driver.cuStreamEndCapture(stream)
-            if int(graph or 0):
-                self._driver.cuGraphDestroy(graph)
-            raise
+            self._call("cuStreamBeginCapture", stream, mode)
+            try:
+                work()
+            except BaseException:
+                # the stream is of no use until its capture has ended, and the first error is the one to tell
+                _, graph = self._driver.cuStreamEndCapture(stream)
+                if int(graph or 0):
+                    self._driver.cuGraphDestroy(graph)
+                raise
+        finally:
+            if collects:
+                gc.enable()
         graph = self._call("cuStreamEndCapture", stream)
         try:
             return int(self._call("cuGraphInstantiate", graph, 0))

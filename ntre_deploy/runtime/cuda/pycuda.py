@@ -34,6 +34,8 @@ _SCALARS: dict[type, Callable[[Any], Any]] = {
     ctypes.c_float: np.float32,
 }
 
+_CONTEXTS: dict[int, Any] = {}
+
 
 class PycudaDevice:
     """See `Device`.  pycuda's objects free what they hold when they are dropped, so they are kept by their numbers."""
@@ -55,7 +57,10 @@ class PycudaDevice:
             self.name = str(device.name())
             self.compute_capability = ".".join(map(str, device.compute_capability()))
             self.multiprocessors = int(device.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
-            self._context: Any = device.retain_primary_context()
+            # pycuda leaves a primary context that it gives back on the thread's stack, so one is kept for the process
+            if index not in _CONTEXTS:
+                _CONTEXTS[index] = device.retain_primary_context()
+            self._context: Any = _CONTEXTS[index]
         self._kept: dict[int, Any] = {}
         self._modules: dict[bytes, Any] = {}
         self._number = 0
@@ -116,7 +121,10 @@ class PycudaDevice:
     def wait(self, stream: int) -> None:
         """See `Device.wait`."""
         with self._checked("cuStreamSynchronize"):
-            self._kept[stream].synchronize()
+            if stream in self._kept:
+                self._kept[stream].synchronize()
+            else:  # another library's, which pycuda cannot name
+                self._driver.Context.synchronize()
 
     def follow(self, stream: int, other: int) -> None:
         """See `Device.follow`; pycuda cannot name another library's stream, so everything is waited for."""
@@ -186,13 +194,12 @@ class PycudaDevice:
             function(*values, grid=grid, block=block, stream=self._kept[stream])
 
     def close(self) -> None:
-        """See `Device.close`."""
+        """See `Device.close`; the context stays for the process's next device."""
         if self._context is not None:
             # a module unloads where its context is current
             self._context.push()
             self._modules.clear()
             self._driver.Context.pop()
-            self._context.detach()
             self._context = None
 
     @contextmanager

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU, and what it shares with ONNX Runtime on CUDA: sessions with proof of where they run."""
 
 import importlib.util
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -106,6 +108,8 @@ def make_session(content: bytes, provider: str, threads: int | None, settings: d
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
+    if provider == CUDA:
+        _preload()
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[(provider, settings or {})])
     # the binding raises its own exception classes, which have no public base
@@ -117,6 +121,18 @@ def make_session(content: bytes, provider: str, threads: int | None, settings: d
             f"{provider} was asked for and ONNX Runtime took {used[0]}; `ntre doctor` tells what is missing."
         )
     return session
+
+
+def _preload() -> None:
+    """Load CUDA and cuDNN where pip has put them; without PyTorch, nothing else looks there."""
+    import onnxruntime
+
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is None:  # before 1.21
+        return
+    # it prints what it did not find, which the session's own error tells again
+    with redirect_stdout(StringIO()), suppress(Exception):
+        preload()
 
 
 def _run(session: Any, inputs: dict[str, Float]) -> list[Float]:

@@ -1,5 +1,6 @@
 """ONNX Runtime on CUDA: inputs and outputs bound to the GPU's memory, one CUDA graph for each set of shapes."""
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ NAME = "onnx-cuda"
 _KEPT = 8
 # ONNX Runtime's number for "this run is no graph"
 _NO_GRAPH = -1
+# a session keeps every graph that it has captured, so sets of buffers after these run without one
+_MOST_GRAPHS = 64
 
 
 def unavailable() -> str | None:
@@ -63,7 +66,7 @@ class _Ready:
 
 
 class OnnxCudaEngine:
-    """Two sessions; clones share them and have buffers of their own.
+    """Two sessions; clones share them, take turns in them and have buffers of their own.
 
     Inputs are float32 arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which
     are read in place.
@@ -95,6 +98,8 @@ class OnnxCudaEngine:
             for role, content in (("support", support), ("query", query))
         }
         self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
+        # a CUDA graph is captured and replayed by one thread at a time, and graphs share ONNX Runtime's scratch memory
+        self._turn = threading.Lock()
 
     def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
         """See `Engine.support`."""
@@ -111,7 +116,7 @@ class OnnxCudaEngine:
         return self._upload(prototypes), self._upload(keys)
 
     def clone(self) -> "OnnxCudaEngine":
-        """Shares the sessions, whose runs are safe beside each other, and not the buffers."""
+        """Shares the sessions, in which clones take turns, and not the buffers."""
         twin = object.__new__(OnnxCudaEngine)
         twin.__dict__ = self.__dict__ | {"_ready": OrderedDict()}
         return twin
@@ -132,6 +137,18 @@ class OnnxCudaEngine:
         kept = {name: array for name, array in inputs.items() if isinstance(array, KeptArray)}
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
         key = (role, *shapes.items(), *((n, id(a.value)) for n, a in kept.items()), *sorted(foreign))
+        with self._turn:
+            return self._run_alone(session, key, shapes, inputs, foreign, kept)
+
+    def _run_alone(
+        self,
+        session: "_Session",
+        key: tuple[object, ...],
+        shapes: dict[str, Shape],
+        inputs: dict[str, Any],
+        foreign: dict[str, Any],
+        kept: dict[str, KeptArray],
+    ) -> list[Float]:
         try:
             ready = self._ready.get(key)
             if ready is None:
@@ -198,7 +215,7 @@ class _Session:
 
     def next_graph(self) -> int:
         """A number for another set of buffers."""
-        if not self.graphs:
+        if not self.graphs or self._numbers == _MOST_GRAPHS:
             return _NO_GRAPH
         self._numbers += 1
         return self._numbers

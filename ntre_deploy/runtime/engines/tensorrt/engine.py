@@ -98,7 +98,8 @@ class TensorRtEngine:
     """Two plans on one GPU; belongs to one thread, `clone()` is for others and shares the plans.
 
     Inputs are float32 arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which
-    are read in place.  After the GPU's memory was too small, the engine is unloaded and the process goes on.
+    are read in place (or copied on the GPU where they begin at no multiple of 256 bytes).  After the GPU's memory was
+    too small, the engine is unloaded and the process goes on.
 
     Args:
         contents: plan files by role, `support` and `query`, whose hashes were checked.
@@ -224,7 +225,7 @@ class TensorRtEngine:
             pixels, box = self._images.prepare(image, spec)
             supports = {"prototypes": prototypes, "keys": keys}
             given = {name: self._input(array, name, lane) for name, array in supports.items()}
-            (logits,) = lane.run_on_device(plan, {"image": pixels, **given})
+            (logits,) = lane.run_on_device(plan, {"image": pixels, **given}, wait=False)
             return self._images.label_map(logits, box)
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:

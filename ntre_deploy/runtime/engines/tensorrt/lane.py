@@ -20,6 +20,8 @@ Inputs = Mapping[str, "Float | DeviceArray"]
 # sets of shapes (and addresses of foreign arrays) that are kept ready; each has buffers and a graph
 _KEPT = 8
 _ITEM = 4  # bytes of a float32
+# of an address that TensorRT reads or writes
+_ALIGNMENT = 256
 
 
 @dataclass
@@ -32,6 +34,8 @@ class _Ready:
     # of the inputs from the host, and of all outputs
     pinned: dict[str, Bytes] = field(default_factory=dict)
     owned: list[int] = field(default_factory=list)
+    # arrays of the device that lie where TensorRT cannot read them, by their addresses, and their sizes
+    moved: dict[str, tuple[int, int]] = field(default_factory=dict)
     graph: int | None = None
     runs: int = 0
 
@@ -58,7 +62,7 @@ class Lane:
         """Execute a plan and wait for it.
 
         Args:
-            inputs: float32 arrays of the host, or arrays on the device, which are read in place.
+            inputs: float32 arrays of the host, or arrays on the device, which are read in place where they are aligned.
 
         Returns:
             float32 arrays of the host, in the plan's order, shaped as `Engine.support` or `Engine.query` give them.
@@ -69,16 +73,19 @@ class Lane:
         ready = self._run(plan, inputs, to_host=True)
         return [ready.pinned[n].view(np.float32).reshape(shape).copy() for n, shape in ready.outputs.items()]
 
-    def run_on_device(self, plan: Plan, inputs: Inputs) -> list[DeviceArray]:
+    def run_on_device(self, plan: Plan, inputs: Inputs, *, wait: bool = True) -> list[DeviceArray]:
         """As `run`, with arrays on the device, which the next run of the same shapes overwrites.
+
+        Args:
+            wait: without it, the work is only queued; `stream` must be waited for before the next run.
 
         Raises:
             EngineError: it failed.
         """
-        ready = self._run(plan, inputs, to_host=False)
+        ready = self._run(plan, inputs, to_host=False, wait=wait)
         return [DeviceArray(ready.addresses[n], shape) for n, shape in ready.outputs.items()]
 
-    def _run(self, plan: Plan, inputs: Inputs, *, to_host: bool) -> _Ready:
+    def _run(self, plan: Plan, inputs: Inputs, *, to_host: bool, wait: bool = True) -> _Ready:
         shapes = {name: tuple(inputs[name].shape) for name in plan.inputs}
         foreign = {n: a for n in plan.inputs if isinstance(a := inputs[n], DeviceArray)}
         key = (plan.role, to_host, *shapes.items(), *((name, array.address) for name, array in foreign.items()))
@@ -96,7 +103,8 @@ class Lane:
                 ready.pinned[name].view(np.float32).reshape(array.shape)[...] = array
         try:
             self._execute(plan, ready)
-            self._device.wait(self.stream)
+            if wait:
+                self._device.wait(self.stream)
         except EngineError:
             # its context may be in any state
             self._drop(self._ready.pop(key))
@@ -133,15 +141,18 @@ class Lane:
         if scratch is None:
             scratch = self._scratch[plan.role, profile] = self._device.allocate(plan.scratch(profile))
         context = plan.context(profile, self.stream, scratch, shapes)
-        ready = _Ready(context, plan.output_shapes(context), {n: a.address for n, a in foreign.items()})
+        in_place = {n: a.address for n, a in foreign.items() if a.address % _ALIGNMENT == 0}
+        ready = _Ready(context, plan.output_shapes(context), in_place)
         try:
             for name, shape in {**shapes, **ready.outputs}.items():
-                if name in foreign:
+                if name in in_place:
                     continue
                 size = int(np.prod(shape, dtype=np.int64)) * _ITEM
                 ready.addresses[name] = self._device.allocate(size)
                 ready.owned.append(ready.addresses[name])
-                if to_host or name in shapes:
+                if name in foreign:
+                    ready.moved[name] = (foreign[name].address, size)
+                elif to_host or name in shapes:
                     ready.pinned[name] = self._device.allocate_pinned(size)
             plan.bind(context, ready.addresses)
         except EngineError:
@@ -161,6 +172,8 @@ class Lane:
         for name in plan.inputs:
             if name in ready.pinned:
                 self._device.copy_in(ready.addresses[name], ready.pinned[name], self.stream)
+        for name, (source, size) in ready.moved.items():
+            self._device.copy_within(ready.addresses[name], source, size, self.stream)
         plan.enqueue(ready.context, self.stream)
         for name in plan.outputs:
             if name in ready.pinned:
