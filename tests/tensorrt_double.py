@@ -123,14 +123,20 @@ class Double(types.ModuleType):
         assert index < config._values["num_compute_capabilities"]
         return True
 
-    def IBuilderConfig_create_timing_cache(self, config: Thing, content: bytes) -> Thing:
+    def IBuilderConfig_create_timing_cache(self, config: Thing, content: bytes) -> Thing | None:
+        if content.startswith(b"torn"):
+            return None
         return Thing(self, "ITimingCache", content=content)
 
     def IBuilderConfig_set_timing_cache(self, config: Thing, cache: Thing, ignore: bool) -> bool:
+        if cache._values["content"].startswith(b"another GPU"):
+            return False
         config._values["cache"] = cache
         return True
 
-    def IBuilderConfig_get_timing_cache(self, config: Thing) -> Thing:
+    def IBuilderConfig_get_timing_cache(self, config: Thing) -> Thing | None:
+        if "cache" not in config._values:
+            return None
         return Thing(self, "ITimingCache", content=config._values["cache"]._values["content"] + b"timed;")
 
     def ITimingCache_serialize(self, cache: Thing) -> Thing:
@@ -247,6 +253,7 @@ class Double(types.ModuleType):
         return tuple(n if isinstance(n, int) else next(sizes) for n in output.shape)
 
     def IExecutionContext_set_tensor_address(self, context: Thing, name: str, address: int) -> bool:
+        assert address % 256 == 0, "TensorRT reads and writes at multiples of 256 alone"
         context._values["addresses"][name] = address
         return bool(address)
 

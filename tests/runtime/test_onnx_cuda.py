@@ -1,5 +1,6 @@
 """ONNX Runtime with bound buffers: on host memory here, where all but the GPU's graphs can be proven."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import open_engine
 from ntre_deploy.runtime.engines.onnx import make_session
-from ntre_deploy.runtime.engines.onnx_cuda import KeptArray, OnnxCudaEngine
+from ntre_deploy.runtime.engines.onnx_cuda import _MOST_GRAPHS, _NO_GRAPH, KeptArray, OnnxCudaEngine, _Session
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,35 @@ def test_clones_have_buffers_of_their_own(bound: OnnxCudaEngine, plain: Any) -> 
     given = arrays(seed=3)
     np.testing.assert_allclose(twin.query(*given), plain.query(*given), atol=1e-5)
     assert twin._ready is not bound._ready
+
+
+def test_clones_take_turns_in_a_session(bound: OnnxCudaEngine, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = bound._sessions["query"]
+    inside, run = list[int](), session.run
+
+    def watched(binding: Any, graph: int) -> None:
+        inside.append(1)
+        assert len(inside) == 1, "two threads are in one session, and one of them may capture a graph"
+        run(binding, graph)
+        inside.pop()
+
+    monkeypatch.setattr(session, "run", watched)
+    given = [arrays(seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(
+            pool.map(lambda pair: pair[0].query(*pair[1]), [(bound.clone(), g) for g in given for _ in range(5)])
+        )
+    for index, logits in enumerate(got):
+        np.testing.assert_allclose(logits, plain.query(*given[index // 5]), atol=1e-5)
+
+
+def test_a_session_captures_no_end_of_graphs(exported: Path) -> None:
+    content = (exported / "query.onnx").read_bytes()
+    session = _Session(content, "CPUExecutionProvider", 1, graphs=False)
+    assert session.next_graph() == _NO_GRAPH
+    session.graphs = True
+    numbers = [session.next_graph() for _ in range(_MOST_GRAPHS + 2)]
+    assert numbers == [*range(1, _MOST_GRAPHS + 1), _NO_GRAPH, _NO_GRAPH]
 
 
 def test_inputs_that_do_not_fit_are_an_engine_error(bound: OnnxCudaEngine) -> None:

@@ -12,7 +12,6 @@ from ntre_deploy.errors import InputError
 
 _CUDA, _FLOAT = 2, 2  # DLPack's device type and type code
 _NAME, _USED = b"dltensor", b"used_dltensor"
-_STREAMS = {None: 0, 0: 0}  # what needs no waiting
 
 
 class DeviceArray:
@@ -87,7 +86,7 @@ def view(array: Any, what: str, stream: int) -> DeviceArray:
         raise InputError(f"{what} on the device is of type {told['typestr']}; float32 is expected.")
     strides = told.get("strides")
     _check_strides(what, shape, None if strides is None else tuple(s // 4 for s in strides))
-    return DeviceArray(int(told["data"][0]), shape, array, int(_STREAMS.get(told.get("stream"), told.get("stream"))))
+    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0))
 
 
 def _interface(array: object) -> dict[str, Any] | None:

@@ -90,27 +90,61 @@ R cuGraphLaunch(Graph *g, Stream *s) {
 /* kernels: a module is its PTX, a function the same source built for the CPU (NTRE_HOST_KERNELS), run at once */
 R cuModuleLoadData(char **m, const char *ptx) { NEED; *m = strdup(ptx); host_modules_alive++; return OK; }
 R cuModuleUnload(char *m) { NEED; free(m); host_modules_alive--; return OK; }
-R cuModuleGetFunction(void **f, const char *m, const char *name) {
+typedef struct { char (*run)(unsigned *, unsigned *, void **, char); int count, sizes[32]; } Function;
+R cuModuleGetFunction(Function **f, const char *m, const char *name) {
     NEED;
     static void *library;
     char text[128];
     if (!library) library = dlopen(getenv("NTRE_HOST_KERNELS"), RTLD_NOW);
     snprintf(text, sizeof text, ".entry %s(", name);
-    if (!library || !strstr(m, text)) return NOT_FOUND;
+    const char *entry = strstr(m, text), *end = entry ? strchr(entry, ')') : 0;
+    if (!library || !end) return NOT_FOUND;
+    Function *found = calloc(1, sizeof(Function)); /* a driver frees it with its module; tests do not count it */
+    for (const char *p = entry; (p = strstr(p, ".param .")) && p < end; p++) {
+        int bits = 0;
+        sscanf(p + 8, "%*[a-z]%d", &bits);
+        found->sizes[found->count++] = bits / 8;
+    }
     snprintf(text, sizeof text, "emulate_%s", name);
-    *f = dlsym(library, text);
-    return *f ? OK : NOT_FOUND;
+    found->run = dlsym(library, text);
+    *f = found;
+    return found->run ? OK : NOT_FOUND;
 }
-R cuLaunchKernel(char (*f)(unsigned *, unsigned *, void **, char), unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                 unsigned by, unsigned bz, unsigned shared, Stream *s, void **arguments, void **extra) {
+/* arguments by their addresses, or packed with the alignment of each (extra[1], as pycuda does) */
+R cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                 unsigned shared, Stream *s, void **arguments, void **extra) {
     NEED;
     unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
     if (host_fail_launch || s->capturing) return FAILED;
+    void *unpacked[32];
+    if (!arguments) {
+        size_t at = 0;
+        for (int i = 0; i < f->count; i++) {
+            at = (at + f->sizes[i] - 1) / f->sizes[i] * f->sizes[i];
+            unpacked[i] = (char *)extra[1] + at;
+            at += f->sizes[i];
+        }
+        if (*(size_t *)extra[3] < at) return INVALID;
+        arguments = unpacked;
+    }
     host_kernels++;
-    return f(grid, block, arguments, 0) ? OK : FAILED;
+    return f->run(grid, block, arguments, 0) ? OK : FAILED;
 }
+/* what pycuda calls beside that, and the names by which it links */
+R cuDeviceComputeCapability(int *major, int *minor, int d) { *major = 8; *minor = 6; return OK; }
+R cuCtxGetDevice(int *d) { NEED; *d = 0; return OK; }
+R cuCtxDetach(void *c) { return OK; }
+R cuCtxSynchronize(void) { NEED; return OK; }
+R cuEventSynchronize(Event *e) { NEED; return OK; }
+R cuMemHostGetFlags(unsigned *f, void *p) { *f = 0; return OK; }
+R cuModuleLoadDataEx(char **m, const char *ptx, unsigned n, void *options, void *values) { return cuModuleLoadData(m, ptx); }
+R cuFuncSetBlockShape(void *f, int x, int y, int z) { NEED; return OK; }
+#define ALSO(name, suffix) extern __typeof(name) name##suffix __attribute__((alias(#name)));
+ALSO(cuCtxPopCurrent, _v2) ALSO(cuCtxPushCurrent, _v2) ALSO(cuDevicePrimaryCtxRelease, _v2) ALSO(cuEventDestroy, _v2)
+ALSO(cuEventElapsedTime, _v2) ALSO(cuMemAlloc, _v2) ALSO(cuMemFree, _v2) ALSO(cuMemGetInfo, _v2)
+ALSO(cuMemcpyDtoDAsync, _v2) ALSO(cuMemcpyDtoHAsync, _v2) ALSO(cuMemcpyHtoDAsync, _v2) ALSO(cuStreamDestroy, _v2)
 R cuGetErrorName(R e, const char **s) { *s = "CUDA_ERROR"; return OK; }
-R cuGetErrorString(R e, const char **s) { *s = "the host driver was asked to fail"; return OK; }
+R cuGetErrorString(R e, const char **s) { *s = e == NO_MEMORY ? "out of memory" : "the host driver was asked to fail"; return OK; }
 R cuGetProcAddress(const char *name, void **f, int version, P flags, int *status) {
     *f = dlsym(RTLD_DEFAULT, name);
     /* only what is in this file: names of the real driver that it lacks are not there */

@@ -131,7 +131,8 @@ def test_a_gpu_that_is_not_there(host: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert host.alive() == {}
 
 
-def test_a_backend_that_is_not_installed_or_not_known() -> None:
+def test_a_backend_that_is_not_installed_or_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_installed", lambda module: module != "pycuda")
     with pytest.raises(EngineError, match=r"pycuda is not installed \(pip install"):
         open_device("pycuda")
     with pytest.raises(InputError, match="CUDA backend 'cupy' is unknown"):
@@ -180,6 +181,29 @@ def test_arrays_of_other_libraries_are_read_in_place() -> None:
     seen = view(packed, "image", 5)
     assert (seen.address, seen.shape, packed.streams) == (tensor.data_ptr(), (2, 3), [5])
     assert not is_device_array(Packed(tensor, kind=1))
+
+
+class Tensor(Packed):
+    """As PyTorch's: an interface of version 2, which names no stream, and none at all where a gradient is needed."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.source.requires_grad:
+            raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.")
+        return {"shape": self.shape, "typestr": "<f4", "data": (self.source.data_ptr(), False), "version": 2}
+
+
+def test_tensors_of_pytorch_are_waited_for() -> None:
+    import torch
+
+    given = Tensor(torch.arange(6.0))
+    assert is_device_array(given)
+    assert view(given, "image", 5).address == given.source.data_ptr()
+    assert given.streams == [5], "PyTorch was not told which stream has to wait for its work"
+    given = Tensor(torch.arange(6.0).requires_grad_())
+    assert is_device_array(given)
+    with pytest.raises(InputError, match=r"image on the device cannot be read: .*detach"):
+        view(given, "image", 5)
 
 
 @pytest.mark.parametrize("kind", ["interface", "dlpack"])

@@ -128,10 +128,14 @@ def test_old_shapes_make_room(engine: Any, bundle_of: Callable[..., Path], host:
 
 
 class OnDevice:
-    """Another library's array on the device."""
+    """Another library's array on the device, `shift` bytes past an address that TensorRT can read."""
 
-    def __init__(self, array: Any) -> None:
-        self.array, self.shape = np.ascontiguousarray(array), array.shape
+    def __init__(self, array: Any, shift: int = 0) -> None:
+        self._memory = np.zeros(array.nbytes + 512, np.uint8)
+        start = -self._memory.ctypes.data % 256 + shift
+        self.array = self._memory[start : start + array.nbytes].view(np.float32).reshape(array.shape)
+        self.array[...] = array
+        self.shape = array.shape
         self.__cuda_array_interface__ = {
             "shape": array.shape,
             "typestr": "<f4",
@@ -159,6 +163,28 @@ def test_arrays_on_the_device_go_in_and_out_without_a_copy(
     seen = np.ctypeslib.as_array((ctypes.c_float * wanted.size).from_address(logits.address)).reshape(logits.shape)
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
     np.testing.assert_allclose(engine.query(foreign[0], *given[1:]), wanted, atol=1e-5)
+
+
+def test_arrays_where_tensorrt_cannot_read_are_moved_on_the_device(
+    engine: Any, bundle_of: Callable[..., Path], host: Any
+) -> None:
+    given = arrays(2, 2)
+    foreign = [OnDevice(given[0], shift=192), OnDevice(given[1]), OnDevice(given[2], shift=4)]
+    for seed in range(3):  # plain, captured, replayed
+        foreign[0].array[...] = arrays(2, 2, seed=seed)[0]
+        before = host.get("copies")
+        got = engine.query(*foreign)
+        assert host.get("copies") == before + 3  # two inputs within the device, the logits out
+        wanted = reference(bundle_of()).query(foreign[0].array, *given[1:])
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_a_large_batch_on_the_device_goes_in_lots_that_begin_anywhere(
+    engine: Any, bundle_of: Callable[..., Path]
+) -> None:
+    given = arrays(5, 4)
+    got = engine.query(*map(OnDevice, given))
+    np.testing.assert_allclose(got, reference(bundle_of()).query(*given), atol=1e-5)
 
 
 def test_supports_stay_on_the_device(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
@@ -338,6 +364,12 @@ def test_a_timing_cache_is_kept_for_the_next_build(
     (timings,) = cache.glob("timings-*")
     assert timings.name == "timings-tensorrt-10.16.1.11-8.6"
     assert timings.read_bytes() == b"timed;timed;"  # support, then query on top of it
+    for effort, unfit in enumerate((b"another GPU's", b"torn")):
+        timings.write_bytes(unfit)
+        limits = TensorRtOptions(cache=cache, effort=effort)  # other plans than those that are kept
+        options = ExportOptions(("fp16",), engines=("trt",), replace=True, tensorrt=limits)
+        export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+        assert timings.read_bytes() == b"timed;timed;"
 
 
 def test_tensorrt_for_rtx_keeps_what_it_compiled(

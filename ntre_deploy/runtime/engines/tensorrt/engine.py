@@ -169,13 +169,11 @@ class TensorRtEngine:
         with self._at_work() as (shared, lane):
             plan = shared.plans["support"]
             step = plan.largest("image", 0)
+            # another library's array need not know slices, so it is looked at as a whole
+            image, mask = self._input(image, "image", lane), self._input(mask, "mask", lane)
             for start in range(0, image.shape[0], step):
                 part = slice(start, start + step)
-                inputs = {
-                    "image": self._input(_part(image, part, step), "image", lane),
-                    "mask": self._input(_part(mask, part, step), "mask", lane),
-                }
-                parts.append(lane.run(plan, inputs))
+                parts.append(lane.run(plan, {"image": _part(image, part, step), "mask": _part(mask, part, step)}))
         prototypes, keys = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return prototypes, keys
 
@@ -185,14 +183,16 @@ class TensorRtEngine:
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
             images, classes = plan.largest("image", 0), plan.largest("prototypes", 0)
+            image, prototypes = self._input(image, "image", lane), self._input(prototypes, "prototypes", lane)
+            keys = self._input(keys, "keys", lane)
             for i in range(0, image.shape[0], images):
                 row = []
                 for n in range(0, prototypes.shape[0], classes):
                     some = slice(n, n + classes)
                     inputs = {
-                        "image": self._input(_part(image, slice(i, i + images), images), "image", lane),
-                        "prototypes": self._input(_part(prototypes, some, classes), "prototypes", lane),
-                        "keys": self._input(_part(keys, some, classes), "keys", lane),
+                        "image": _part(image, slice(i, i + images), images),
+                        "prototypes": _part(prototypes, some, classes),
+                        "keys": _part(keys, some, classes),
                     }
                     row.append(lane.run(plan, inputs)[0])
                 rows.append(np.concatenate(row, axis=1))
