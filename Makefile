@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 VISION := $(VENV)-torchvision
 # apart as well: with OpenVINO and NNCF in the process of the whole suite, it once ended in a segmentation fault
 OPENVINO := $(VENV)-openvino
-SOURCES := $(shell find ntre_deploy export -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
+SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
 .PHONY: demo test test-torchvision test-openvino lint format clean
 
