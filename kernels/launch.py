@@ -5,15 +5,12 @@ asynchronous, so the arrays must live until the stream has come by.  The first l
 """
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.kernels.sources import OLDEST, ptx_for
-
-Dim3 = tuple[int, int, int]
-Arguments = Sequence[ctypes.c_void_p | ctypes.c_int | ctypes.c_longlong | ctypes.c_float]
+from ntre_deploy.runtime.cuda import Arguments, Dim3
 
 # 32-bit products of positions and sizes stay below 2^31 up to here
 MAX_INPUT = 16_383

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.launch import Arguments, Dim3, Kernels
-from ntre_deploy.runtime.cuda import Device, open_device
+from ntre_deploy.kernels.launch import Kernels
+from ntre_deploy.runtime.cuda import Arguments, Device, Dim3, open_device
 
 # beyond every array; a kernel that writes there is found out
 _GUARD = 256

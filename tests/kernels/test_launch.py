@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.launch import Arguments, Dim3, Kernels, PriorShape
+from ntre_deploy.kernels.launch import Kernels, PriorShape
 from ntre_deploy.kernels.sources import PTX, ptx_name
+from ntre_deploy.runtime.cuda import Arguments, Dim3
 
 
 class Recorder:

@@ -4,8 +4,9 @@ Always the device's primary context, which PyTorch, CuPy and ONNX Runtime use to
 place; nothing is initialised when this is imported.
 """
 
+import ctypes
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -13,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, one_of
-from ntre_deploy.kernels.launch import Arguments, Dim3
 
 Bytes = NDArray[np.uint8]
+# of a kernel: sizes of its grid and of a block, and its arguments
+Dim3 = tuple[int, int, int]
+Arguments = Sequence[ctypes.c_void_p | ctypes.c_int | ctypes.c_longlong | ctypes.c_float]
 
 BACKENDS = ("cuda-python", "pycuda")
 _MODULES = {"cuda-python": "cuda.bindings", "pycuda": "pycuda"}
@@ -216,4 +219,4 @@ _ADVICE = {
     "CUDA_ERROR_CONTEXT_IS_DESTROYED": f"The GPU's context was destroyed by somebody else; {_RESTART}",
 }
 
-__all__ = ["BACKENDS", "CudaError", "Device", "explain", "open_device", "unavailable"]
+__all__ = ["BACKENDS", "Arguments", "CudaError", "Device", "Dim3", "explain", "open_device", "unavailable"]

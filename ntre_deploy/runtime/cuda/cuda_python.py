@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.kernels.launch import Arguments, Dim3
-from ntre_deploy.runtime.cuda import CudaError, explain
+from ntre_deploy.runtime.cuda import Arguments, CudaError, Dim3, explain
 
 Bytes = NDArray[np.uint8]
 

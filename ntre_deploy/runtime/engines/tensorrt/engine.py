@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,12 @@ from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.cuda import CudaError, Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.tensorrt.api import Library
-from ntre_deploy.runtime.engines.tensorrt.images import Images
 from ntre_deploy.runtime.engines.tensorrt.lane import Lane
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan
 from ntre_deploy.runtime.image import InputSpec
+
+if TYPE_CHECKING:
+    from ntre_deploy.runtime.engines.tensorrt.images import Images
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -156,7 +158,10 @@ class TensorRtEngine:
         with self._shared.device.active():
             self._lane = Lane(self._shared.device)
             if self._device_images:
-                self._images = Images(self._shared.device, self._lane.stream)
+                # the kernels are a part of the package only where it is installed
+                from ntre_deploy.runtime.engines.tensorrt import images
+
+                self._images = images.Images(self._shared.device, self._lane.stream)
 
     @property
     def graph_note(self) -> str:
