@@ -42,6 +42,7 @@ from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
+from ntre_deploy.runtime.engines.tensorrt import ENGINES as PLANS
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
 from ntre_deploy.runtime.image import InputSpec, label_map, prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
@@ -53,10 +54,8 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 ENGINE_PRECISIONS = {
     "onnx": (*PRECISIONS, "int8"),
     "openvino": tuple(READS),
-    "trt": tensorrt.PRECISIONS,
-    "trt-rtx": tensorrt.PRECISIONS,
+    **dict.fromkeys(PLANS, tensorrt.PRECISIONS),
 }
-_PLANS = {"trt", "trt-rtx"}
 _SEED = 2022
 # share of the input that the target of the self-test covers at least
 _LEAST_TARGET = 0.02
@@ -223,7 +222,7 @@ def _file_precisions(options: ExportOptions) -> list[str]:
     needed = {READS[p] for p in options.precisions if "openvino" in options.engines and p in READS}
     if "onnx" in options.engines:
         needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]}
-    if _PLANS & set(options.engines):
+    if set(PLANS) & set(options.engines):
         needed |= {p for p in options.precisions if p in tensorrt.PRECISIONS}
     return [p for p in ENGINE_PRECISIONS["onnx"] if p in needed]
 
@@ -263,7 +262,7 @@ def _write_int8(
         segmenter,
         lambda precision, support, query: _engine(judge, precision, {"support": support, "query": query}),
         progress,
-        signed=bool(_PLANS & set(options.engines)),
+        signed=bool(set(PLANS) & set(options.engines)),
     )
     paths = {role: folder / f"{role}.int8.onnx" for role in contents}
     for role, path in paths.items():
@@ -338,7 +337,7 @@ def _check(options: ExportOptions) -> Targets:
             raise EngineError(f"int8 cannot be made here: {reason}.")
         if options.calibrate_on is not None:
             draw_calibration(options.calibrate_on)
-    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in _PLANS}
+    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in PLANS}
 
 
 def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, Any]) -> FileEntry:

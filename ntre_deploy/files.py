@@ -146,6 +146,16 @@ def plain_name(text: str) -> str:
     return name[:120]
 
 
+def check_ending(path: Path, ending: str, what: str) -> None:
+    """See that a name which was chosen for a file has its ending.
+
+    Raises:
+        InputError: it has another one.
+    """
+    if path.suffix != ending:
+        raise InputError(f"{what} {path.name} must end in {ending}, for example {path.stem}{ending}.")
+
+
 def check_folder(path: Path) -> None:
     """See that a folder can be written to, or made, before work whose results go there; nothing is left of the try.
 

@@ -113,22 +113,24 @@ def _plans(stage: Stage) -> list[str]:
     from ntre_deploy.errors import NtreError
     from ntre_deploy.export.tensorrt.options import TensorRtOptions, targets
     from ntre_deploy.runtime.engines import available_engines
+    from ntre_deploy.runtime.engines.tensorrt import ENGINES
 
     reasons = available_engines()
-    for engine in ("trt", "trt-rtx"):
+    for engine in ENGINES:
         if reasons[engine] is None:
             try:
                 targets(engine, TensorRtOptions())
             except NtreError as error:
                 reasons[engine] = str(error)
     stage.tell("engines", reasons)
-    return [engine for engine in ("trt", "trt-rtx") if reasons[engine] is None]
+    return [engine for engine in ENGINES if reasons[engine] is None]
 
 
 def engines(stage: Stage, backbone: str) -> None:
     """Engines of the bundle: device time, end to end, and parity with PyTorch in fp32."""
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.engines import available_engines, engine_precisions
+    from ntre_deploy.runtime.engines.tensorrt import ENGINES
     from ntre_deploy.runtime.segmenter import Segmenter
 
     path = stage.work / f"{backbone}.ntre"
@@ -149,8 +151,8 @@ def engines(stage: Stage, backbone: str) -> None:
                 with stage.trying(label):
                     stage.tell(label, _query(stage, networks, segmenter.engine, networks.inputs(bundle, case)))
             memory = _whole(stage, name, segmenter)
-            if name in ("trt", "trt-rtx"):
-                _whole_on_device(stage, name, segmenter, memory, Segmenter.load(path, name, device_images=True))
+            if name in ENGINES:
+                _whole_on_device(stage, name, path, segmenter, memory)
 
 
 def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict[str, Any]:
@@ -192,11 +194,14 @@ def _whole(stage: Stage, name: str, segmenter: Any) -> Any:
     return memory
 
 
-def _whole_on_device(stage: Stage, name: str, host: Any, memory: Any, device: Any) -> None:
+def _whole_on_device(stage: Stage, name: str, bundle: Path, host: Any, memory: Any) -> None:
     """As `_whole`, with pre- and post-processing by the kernels, and the share of pixels with the host's label."""
+    from ntre_deploy.runtime.segmenter import Segmenter
+
     image = _photo()
     label = f"{name} end to end 1920 x 1080, images on the device"
     with stage.trying(label):
+        device = Segmenter.load(bundle, name, device_images=True)
         figures = stage.clock.wall(lambda: device.segment(image, memory))
         equal = float((device.segment(image, memory) == host.segment(image, memory)).mean())
         stage.tell(label, figures | {"equal_pixels": equal})

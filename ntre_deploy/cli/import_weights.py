@@ -7,6 +7,7 @@ import typer
 
 from ntre_deploy.cli.console import print_json
 from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.files import check_ending
 
 
 def command(
@@ -37,8 +38,7 @@ def command(
     Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
     """
     one_of(form, ("released", "paper"), "Form")
-    if out.suffix != ".safetensors":
-        raise InputError(f"Checkpoint name {out.name} must end in .safetensors, for example {out.stem}.safetensors.")
+    check_ending(out, ".safetensors", "Checkpoint name")
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another OUT or pass --force to replace it.")
     try:

@@ -28,15 +28,16 @@ def command(
     """
     from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.errors import InputError
+    from ntre_deploy.files import check_ending, check_folder
     from ntre_deploy.model.checkpoint import save_checkpoint
     from ntre_deploy.model.config import ModelConfig
     from ntre_deploy.model.weights import import_weights
     from ntre_deploy.training.pretraining import PretrainOptions, pretrain
 
-    if out.suffix != ".safetensors":
-        raise InputError(f"Checkpoint name {out.name} must end in .safetensors, for example {out.stem}.safetensors.")
+    check_ending(out, ".safetensors", "Checkpoint name")
     if out.exists():
         raise InputError(f"{out} exists already; choose another --out or remove it.")
+    check_folder(out.parent)
     options = PretrainOptions(steps=steps, batch=batch, rate=rate, size=size, seed=seed, bf16=not fp32)
     config = ModelConfig(backbone=backbone, input_size=size)  # type: ignore[arg-type]
     datasets = [open_dataset(spec) for spec in dataset]

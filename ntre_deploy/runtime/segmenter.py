@@ -183,10 +183,7 @@ class Segmenter:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(image, self.spec)
-        prototypes, keys = self.stack(memory)
-        logits = self.engine.query(pixels[None], prototypes, keys)[0]
-        self._check_finite(logits)
-        return logits, box
+        return self._query(pixels, *self.stack(memory)), box
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
         """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them, on its device.
@@ -237,12 +234,20 @@ class Segmenter:
 
     def _label(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
         """Labels [H, W] and their logits [N, 2, h, w]; made on the engine's device where it does that."""
-        found = label_on_device(self.engine, check_image(image), self.spec, *self.stack(memory))
+        image = check_image(image)
+        supports = self.stack(memory)
+        found = label_on_device(self.engine, image, self.spec, *supports)
         if found is not None:
             self._check_finite(found[1])
             return found
-        logits, box = self.logits(image, memory)
+        pixels, box = prepare_image(image, self.spec)
+        logits = self._query(pixels, *supports)
         return label_map(logits, box), logits
+
+    def _query(self, pixels: Float, prototypes: Float, keys: Float) -> Float:
+        logits: Float = self.engine.query(pixels[None], prototypes, keys)[0]
+        self._check_finite(logits)
+        return logits
 
     def _check_finite(self, logits: Float) -> None:
         if not np.isfinite(logits).all():

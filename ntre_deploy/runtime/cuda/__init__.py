@@ -6,8 +6,8 @@ place; nothing is initialised when this is imported.
 
 import ctypes
 import importlib.util
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -148,6 +148,16 @@ class Device(Protocol):
         ...
 
 
+def let_go(device: Device, addresses: Iterable[int] = (), pinned: Iterable[Bytes] = ()) -> None:
+    """Free device memory and page-locked arrays, uint8 [bytes] each; a lost device does not keep it from the rest."""
+    for address in addresses:
+        with suppress(CudaError):
+            device.free(address)
+    for array in pinned:
+        with suppress(CudaError):
+            device.free_pinned(array)
+
+
 def unavailable(backend: str | None = None) -> str | None:
     """Why there is no GPU to be used here, or None."""
     try:
@@ -219,4 +229,4 @@ _ADVICE = {
     "CUDA_ERROR_CONTEXT_IS_DESTROYED": f"The GPU's context was destroyed by somebody else; {_RESTART}",
 }
 
-__all__ = ["BACKENDS", "Arguments", "CudaError", "Device", "Dim3", "explain", "open_device", "unavailable"]
+__all__ = ["BACKENDS", "Arguments", "CudaError", "Device", "Dim3", "explain", "let_go", "open_device", "unavailable"]

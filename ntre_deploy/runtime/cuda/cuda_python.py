@@ -139,10 +139,7 @@ class CudaPythonDevice:
     def capture(self, stream: int, work: Callable[[], None]) -> int:
         """See `Device.capture`."""
         mode = getattr(self._driver.CUstreamCaptureMode, _THREAD_LOCAL)
-        # a garbage collection could free device memory, which a capture does not survive
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with _without_collection():
             self._call("cuStreamBeginCapture", stream, mode)
             try:
                 work()
@@ -152,10 +149,7 @@ class CudaPythonDevice:
                 if int(graph or 0):
                     self._driver.cuGraphDestroy(graph)
                 raise
-        finally:
-            if collects:
-                gc.enable()
-        graph = self._call("cuStreamEndCapture", stream)
+            graph = self._call("cuStreamEndCapture", stream)
         try:
             return int(self._call("cuGraphInstantiate", graph, 0))
         finally:
@@ -200,3 +194,15 @@ class CudaPythonDevice:
             _, text = self._driver.cuGetErrorString(code)
             raise explain(name, str(code.name), (text or b"").decode())
         return values[0] if len(values) == 1 else tuple(values)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep garbage from being collected: what frees device memory breaks a capture."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

@@ -68,7 +68,7 @@ _ENGINES: dict[str, _Kind] = {
             partial(tensorrt.unavailable, name),
             partial(tensorrt.open_plans, engine=name),
         )
-        for name in ("trt", "trt-rtx")
+        for name in tensorrt.ENGINES
     },
     "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda),
     openvino.NAME: _Kind(
@@ -207,7 +207,7 @@ def open_engine(
 
 def _in_bundle(bundle: Bundle) -> list[str]:
     # built for one machine each, so a bundle without plans is no reason to speak of them
-    return [name for name, kind in _ENGINES.items() if name not in ("trt", "trt-rtx") or bundle.precisions(kind.files)]
+    return [name for name, kind in _ENGINES.items() if name not in tensorrt.ENGINES or bundle.precisions(kind.files)]
 
 
 def _best(name: str, held: list[str]) -> tuple[str | None, list[str]]:

@@ -131,24 +131,16 @@ class OnnxCudaEngine:
             raise failed(error) from error
 
     def _run(self, role: str, inputs: dict[str, Any]) -> list[Float]:
+        with self._turn:
+            return self._run_alone(role, inputs)
+
+    def _run_alone(self, role: str, inputs: dict[str, Any]) -> list[Float]:
         session = self._sessions[role]
         # a graph keeps addresses, so it serves buffers of this engine alone
         foreign = {name: _foreign(array, name) for name, array in inputs.items() if is_device_array(array)}
         kept = {name: array for name, array in inputs.items() if isinstance(array, KeptArray)}
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
         key = (role, *shapes.items(), *((n, id(a.value)) for n, a in kept.items()), *sorted(foreign))
-        with self._turn:
-            return self._run_alone(session, key, shapes, inputs, foreign, kept)
-
-    def _run_alone(
-        self,
-        session: "_Session",
-        key: tuple[object, ...],
-        shapes: dict[str, Shape],
-        inputs: dict[str, Any],
-        foreign: dict[str, Any],
-        kept: dict[str, KeptArray],
-    ) -> list[Float]:
         try:
             ready = self._ready.get(key)
             if ready is None:

@@ -73,6 +73,14 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def limits() -> Any:
+    """What the plans take at once."""
+    from ntre_deploy.export.tensorrt.options import TensorRtOptions
+
+    return TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
+
+
+@pytest.fixture(scope="session")
 def plans() -> dict[str, Path]:
     """A bundle for each version, as `ntre export --engine trt` writes it."""
     return {}
@@ -95,16 +103,15 @@ def bundle_of(
     tmp_path_factory: pytest.TempPathFactory,
     double: Callable[..., Any],
     quick: None,
+    limits: Any,
 ) -> Callable[..., Path]:
     """Makes the bundle of a version of TensorRT, whose double is then installed."""
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
-    from ntre_deploy.export.tensorrt.options import TensorRtOptions
 
     def make(version: str = "10.16.1.11") -> Path:
         module = double(version)
         if version not in plans:
             out = tmp_path_factory.mktemp("plans") / "tiny.ntre"
-            limits = TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
             options = ExportOptions(("fp16",), engines=("trt",), tensorrt=limits)
             manifest = export_bundle(tiny_checkpoint, out, options)
             assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt"}

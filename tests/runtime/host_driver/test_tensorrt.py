@@ -21,7 +21,6 @@ from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines import open_engine
 
 VERSIONS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
-LIMITS = TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
 
 
 @pytest.fixture
@@ -373,11 +372,11 @@ def test_a_timing_cache_is_kept_for_the_next_build(
 
 
 def test_tensorrt_for_rtx_keeps_what_it_compiled(
-    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, quick: None, host: Any
+    double: Callable[..., Any], tiny_checkpoint: Path, tmp_path: Path, quick: None, host: Any, limits: Any
 ) -> None:
     module = double("1.7.1.116", "tensorrt_rtx")
     out, cache = tmp_path / "x.ntre", tmp_path / "cache"
-    manifest = export_bundle(tiny_checkpoint, out, ExportOptions(("fp16",), engines=("trt-rtx",), tensorrt=LIMITS))
+    manifest = export_bundle(tiny_checkpoint, out, ExportOptions(("fp16",), engines=("trt-rtx",), tensorrt=limits))
     assert {v["engine"] for v in manifest.verification} == {"onnx-cpu", "trt-rtx"}
     entry = Bundle.open(out).entry("query", "trt-rtx", "fp16")
     assert entry is not None

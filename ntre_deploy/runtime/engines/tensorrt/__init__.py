@@ -9,6 +9,7 @@ from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.engines.tensorrt import api
+from ntre_deploy.runtime.engines.tensorrt.api import ENGINES
 from ntre_deploy.runtime.engines.tensorrt.engine import TensorRtEngine
 from ntre_deploy.runtime.engines.tensorrt.environment import differences, rebuild_command
 
@@ -64,4 +65,4 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
     )
 
 
-__all__ = ["PRECISIONS", "TensorRtEngine", "open_plans", "unavailable"]
+__all__ = ["ENGINES", "PRECISIONS", "TensorRtEngine", "open_plans", "unavailable"]

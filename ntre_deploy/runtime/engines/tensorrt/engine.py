@@ -174,11 +174,10 @@ class TensorRtEngine:
         with self._at_work() as (shared, lane):
             plan = shared.plans["support"]
             step = plan.largest("image", 0)
-            # another library's array need not know slices, so it is looked at as a whole
-            image, mask = self._input(image, "image", lane), self._input(mask, "mask", lane)
+            inputs = _inputs(lane, image=image, mask=mask)
             for start in range(0, image.shape[0], step):
                 part = slice(start, start + step)
-                parts.append(lane.run(plan, {"image": _part(image, part, step), "mask": _part(mask, part, step)}))
+                parts.append(lane.run(plan, {name: _part(array, part, step) for name, array in inputs.items()}))
         prototypes, keys = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return prototypes, keys
 
@@ -188,16 +187,15 @@ class TensorRtEngine:
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
             images, classes = plan.largest("image", 0), plan.largest("prototypes", 0)
-            image, prototypes = self._input(image, "image", lane), self._input(prototypes, "prototypes", lane)
-            keys = self._input(keys, "keys", lane)
+            given = _inputs(lane, image=image, prototypes=prototypes, keys=keys)
             for i in range(0, image.shape[0], images):
                 row = []
                 for n in range(0, prototypes.shape[0], classes):
                     some = slice(n, n + classes)
                     inputs = {
-                        "image": _part(image, slice(i, i + images), images),
-                        "prototypes": _part(prototypes, some, classes),
-                        "keys": _part(keys, some, classes),
+                        "image": _part(given["image"], slice(i, i + images), images),
+                        "prototypes": _part(given["prototypes"], some, classes),
+                        "keys": _part(given["keys"], some, classes),
                     }
                     row.append(lane.run(plan, inputs)[0])
                 rows.append(np.concatenate(row, axis=1))
@@ -210,8 +208,7 @@ class TensorRtEngine:
             EngineError: it failed, or there is more than the plan takes at once.
         """
         with self._at_work() as (shared, lane):
-            given = {"image": image, "prototypes": prototypes, "keys": keys}
-            inputs = {name: self._input(array, name, lane) for name, array in given.items()}
+            inputs = _inputs(lane, image=image, prototypes=prototypes, keys=keys)
             (logits,) = lane.run_on_device(shared.plans["query"], inputs)
         return logits
 
@@ -223,15 +220,17 @@ class TensorRtEngine:
         Raises:
             EngineError: it failed.
         """
+        images = self._images
+        if images is None:
+            return None
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
-            if self._images is None or prototypes.shape[0] > plan.largest("prototypes", 0):
+            if prototypes.shape[0] > plan.largest("prototypes", 0):
                 return None
-            pixels, box = self._images.prepare(image, spec)
-            supports = {"prototypes": prototypes, "keys": keys}
-            given = {name: self._input(array, name, lane) for name, array in supports.items()}
-            (logits,) = lane.run_on_device(plan, {"image": pixels, **given}, wait=False)
-            return self._images.label_map(logits, box)
+            pixels, box = images.prepare(image, spec)
+            inputs = _inputs(lane, image=pixels, prototypes=prototypes, keys=keys)
+            (logits,) = lane.run_on_device(plan, inputs, wait=False)
+            return images.label_map(logits, box)
 
     def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
         """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
@@ -271,11 +270,6 @@ class TensorRtEngine:
         with suppress(Exception):
             self.close()
 
-    def _input(self, array: Any, name: str, lane: Lane) -> Float | DeviceArray:
-        if is_device_array(array):
-            return view(array, name, lane.stream)
-        return np.asarray(array, np.float32)
-
     @contextmanager
     def _at_work(self) -> Iterator[tuple[_Shared, Lane]]:
         shared, lane = self._shared, self._lane
@@ -292,6 +286,14 @@ class TensorRtEngine:
 
     def _closed(self) -> EngineError:
         return EngineError(f"This {self._title} engine was unloaded; load the bundle again.")
+
+
+def _inputs(lane: Lane, **arrays: Any) -> dict[str, Float | DeviceArray]:
+    # as wholes: another library's array need not know slices
+    return {
+        name: view(array, name, lane.stream) if is_device_array(array) else np.asarray(array, np.float32)
+        for name, array in arrays.items()
+    }
 
 
 def _part(array: Any, part: slice, step: int) -> Any:

@@ -1,12 +1,10 @@
 """Images in and label maps out on the GPU, by the project's kernels, on the stream of a lane."""
 
-from contextlib import suppress
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.cuda import Bytes, CudaError, Device
+from ntre_deploy.runtime.cuda import Bytes, Device, let_go
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.image import InputSpec, Letterbox, Pixels
 
@@ -76,12 +74,7 @@ class Images:
 
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
-        for address, _ in self._memory.values():
-            with suppress(CudaError):
-                self._device.free(address)
-        for array in self._pinned.values():
-            with suppress(CudaError):
-                self._device.free_pinned(array)
+        let_go(self._device, (address for address, _ in self._memory.values()), self._pinned.values())
         self._memory.clear()
         self._pinned.clear()
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.runtime.cuda import Bytes, CudaError, Device
+from ntre_deploy.runtime.cuda import Bytes, CudaError, Device, let_go
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan, Shape
 
@@ -126,9 +126,7 @@ class Lane:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
         while self._ready:
             self._drop(self._ready.popitem()[1])
-        for address in self._scratch.values():
-            with suppress(CudaError):
-                self._device.free(address)
+        let_go(self._device, self._scratch.values())
         self._scratch.clear()
         if self.stream:
             with suppress(CudaError):
@@ -194,11 +192,6 @@ class Lane:
             with suppress(CudaError):
                 self._device.free_graph(ready.graph)
         ready.graph = ready.context = None
-        for address in ready.owned:
-            with suppress(CudaError):
-                self._device.free(address)
-        for array in ready.pinned.values():
-            with suppress(CudaError):
-                self._device.free_pinned(array)
+        let_go(self._device, ready.owned, ready.pinned.values())
         ready.owned.clear()
         ready.pinned.clear()
