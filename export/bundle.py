@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import EngineError, GateError, InputError, NtreError, one_of
-from ntre_deploy.export.graph import QueryGraph, SupportGraph, feature_sizes
+from ntre_deploy.export.graphs import QueryBase, SupportBase, query_graph, support_graph
 from ntre_deploy.export.onnx import (
     DEFAULT_OPSET,
     check_onnx,
@@ -37,7 +37,7 @@ from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, 
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
@@ -91,7 +91,7 @@ class ExportOptions:
 
 
 class _Network(NamedTuple):
-    model: NTRENet
+    model: FewShotNetwork
     spec: InputSpec
     entry: ModelEntry
 
@@ -136,9 +136,9 @@ def export_bundle(
             config=config.to_dict(),
             checkpoint_sha256=digest,
             origin=loaded.origin,
-            prototype_channels=config.width,
-            key_channels=model.backbone.channels[2],
-            feature_size=feature_sizes(model, spec.size)[1],
+            prototype_channels=model.prototype_channels,
+            key_channels=model.key_channels,
+            feature_size=query_graph(model, spec.size).feature,
         )
         reference = FullNetwork(model, spec)
         cases = [*random_cases(_SEED), *dataset_cases(options.verify_on or ProceduralDataset(_SEED), _SEED)]
@@ -236,10 +236,13 @@ def _write(
         "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels),
     }
     paths = {}
-    for role, kind in (("support", SupportGraph), ("query", QueryGraph)):
+    graphs: dict[str, SupportBase | QueryBase] = {
+        "support": support_graph(model, spec.size, PRECISIONS[precision]),
+        "query": query_graph(model, spec.size, PRECISIONS[precision]),
+    }
+    for role, graph in graphs.items():
         progress(f"exporting the {role} graph in {precision}")
         paths[role] = folder / (f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx")
-        graph = kind(model, spec.size, PRECISIONS[precision]).eval()
         write_onnx(graph, signatures[role], paths[role], options.opset)
     return {role: path.read_bytes() for role, path in paths.items()}, paths
 

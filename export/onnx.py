@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.export.graph import QueryGraph, SupportGraph
+from ntre_deploy.export.graphs import QueryBase, SupportBase
 from ntre_deploy.runtime.onnxfile import check_self_contained
 
 # the range that PyTorch's exporter honours; it accepts others and then writes something else
@@ -80,7 +80,7 @@ def check_opset(opset: int) -> None:
         raise InputError(f"Opset {opset} is not supported; choose {span}, which PyTorch's exporter honours.")
 
 
-def write_onnx(graph: SupportGraph | QueryGraph, signature: Signature, path: Path, opset: int = DEFAULT_OPSET) -> None:
+def write_onnx(graph: SupportBase | QueryBase, signature: Signature, path: Path, opset: int = DEFAULT_OPSET) -> None:
     """Export a deploy graph and check the file.
 
     Raises:

@@ -19,20 +19,20 @@ def normalise(vectors: Tensor, dim: int) -> Tensor:
     return vectors / norm.clamp_min(_TINY)
 
 
-def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Prior masks of N classes.
+def best_cosines(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """The best cosine of every place to any key of a shot, for N classes of K shots.
 
     Features behind a ReLU have no negative similarity.  So zero columns never win a maximum; and a shot whose keys are
-    all negative is padding of a class with fewer shots, and is left out of the mean.  The epsilon of the released code,
+    all negative is padding of a class with fewer shots, and negative everywhere.  The epsilon of the released code,
     1e-7 beside the product of two norms, is left out: with norms of 0.3 and more it changes less than 1e-6.
 
     Args:
         f4: layer-4 feature of the query, [B, D, h, w].
         keys: float32 [N, K, D, M], columns of norm 1 or 0, or -1 all over in padding shots.
-        dtype: of the similarity product; the rest is float32, where 1e-7 is not zero.
+        dtype: of the similarity product; the rest is float32.
 
     Returns:
-        float32 [B, N, h, w] in [0, 1].
+        float32 [B, hw, NK].
     """
     b, d, h, w = f4.shape
     n, k, _, m = keys.shape
@@ -46,11 +46,29 @@ def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
     if not before:
         norm = torch.linalg.vector_norm(f4.to(torch.float32), dim=1).flatten(1)  # [B, hw]
         best = best / norm.clamp_min(_TINY)[:, :, None]
+    return best
+
+
+def mean_of_shots(values: Tensor, low: Tensor, classes: int, size: tuple[int, int]) -> Tensor:
+    """Mean over the shots that are there: values [B, hw, NK], their lowest best cosine [B, 1, NK] -> [B, N, h, w]."""
+    b, places, _ = values.shape
+    present = (low >= 0).to(torch.float32).view(b, 1, classes, -1)
+    mean = (values.view(b, places, classes, -1) * present).sum(3) / present.sum(3).clamp_min(1)
+    return mean.transpose(1, 2).reshape(b, classes, *size)
+
+
+def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Prior masks of N classes; arguments as of `best_cosines`.
+
+    The min-max is float32, where 1e-7 is not zero.
+
+    Returns:
+        float32 [B, N, h, w] in [0, 1].
+    """
+    best = best_cosines(f4, keys, dtype)
     low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
-    scaled = ((best - low) / (high - low + PRIOR_EPSILON)).view(b, h * w, n, k)
-    present = (low >= 0).to(torch.float32).view(b, 1, n, k)
-    mean = (scaled * present).sum(3) / present.sum(3).clamp_min(1)
-    return mean.transpose(1, 2).reshape(b, n, h, w)
+    scaled = (best - low) / (high - low + PRIOR_EPSILON)
+    return mean_of_shots(scaled, low, keys.shape[0], (f4.shape[2], f4.shape[3]))
 
 
 class Prior(nn.Module):

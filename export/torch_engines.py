@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntre_deploy.export.graph import QueryGraph, SupportGraph
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.export.graphs import query_graph, support_graph
+from ntre_deploy.model.network import FewShotNetwork, Prediction
 from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image, prepare_mask
 
 Float = NDArray[np.float32]
@@ -34,7 +34,7 @@ class FullNetwork:
     prepare_image = staticmethod(prepare_image)
     prepare_mask = staticmethod(prepare_mask)
 
-    def __init__(self, model: NTRENet, spec: InputSpec) -> None:
+    def __init__(self, model: FewShotNetwork, spec: InputSpec) -> None:
         self.model = model.eval()
         self.spec = spec
 
@@ -72,10 +72,10 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: FewShotNetwork, input_size: int, dtype: torch.dtype = torch.float32) -> None:
         self.precision = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
-        self._support = SupportGraph(model, input_size, dtype).eval()
-        self._query = QueryGraph(model, input_size, dtype).eval()
+        self._support = support_graph(model, input_size, dtype)
+        self._query = query_graph(model, input_size, dtype)
 
     def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
         """See `Engine.support`."""

@@ -28,10 +28,10 @@ def shared() -> Path:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow SqueezeNet NTRENet at 65 pixels with seeded random weights."""
     from ntre_deploy.model.checkpoint import save_checkpoint
-    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.config import NTRENetConfig
     from ntre_deploy.model.weights import import_weights
 
-    config = ModelConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
+    config = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
     model, origin = import_weights("random:3", config)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, model, origin)

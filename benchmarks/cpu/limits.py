@@ -9,8 +9,8 @@ import torch
 from openvino import opset13 as ops
 from torch.utils.flop_counter import FlopCounterMode
 
-from ntre_deploy.export.graph import QueryGraph
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.export.graphs import query_graph
+from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.engines.openvino import execution_types
 
 # precision -> OpenVINO's name of it; int8 is bf16 or fp32 around quantised products
@@ -19,12 +19,12 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _KERNELS = {"fp32": ("_f32",), "bf16": ("_bf16",), "int8": ("_u8", "_i8")}
 
 
-def query_operations(model: NTRENet, size: int, keys: tuple[int, ...]) -> float:
+def query_operations(model: FewShotNetwork, size: int, keys: tuple[int, ...]) -> float:
     """Floating-point operations (2 a multiply-add) of one query with keys of the shape [N, K, D, M]."""
-    graph = QueryGraph(model, size).eval().to("meta")
+    graph = query_graph(model, size).to("meta")
     inputs = (
         torch.empty(1, 3, size, size, device="meta"),
-        torch.empty(keys[0], graph.width, device="meta"),
+        torch.empty(keys[0], model.prototype_channels, device="meta"),
         torch.empty(keys, device="meta"),
     )
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

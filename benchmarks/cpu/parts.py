@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from ntre_deploy.bench.latency import timed
-from ntre_deploy.export.graph import QueryGraph
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.export.graphs import query_graph
+from ntre_deploy.model.network import FewShotNetwork
 
 Float = NDArray[np.float32]
 Inputs = Mapping[str, Float]
@@ -29,7 +29,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _SUFFIXES = ("_kernel_time", "_nchwc", "_quant", "_token_0", "_fused")
 
 
-def upper_modules(model: NTRENet, size: int) -> set[str]:
+def upper_modules(model: FewShotNetwork, size: int) -> set[str]:
     """Names (in the network) of the modules that compute layer 4."""
     found: set[str] = set()
     backbone = model.backbone
@@ -125,9 +125,9 @@ def onnxruntime_shares(
     return shares((([*_stripped(e["name"])], float(e["dur"])) for e in kernels), parts)
 
 
-def torch_shares(model: NTRENet, size: int, inputs: Inputs, rounds: int) -> dict[str, float]:
+def torch_shares(model: FewShotNetwork, size: int, inputs: Inputs, rounds: int) -> dict[str, float]:
     """From the times of the parts one after the other, in eager mode."""
-    graph = QueryGraph(model, size).eval()
+    graph = query_graph(model, size)
     image, prototypes, keys = (torch.from_numpy(inputs[name]) for name in ("image", "prototypes", "keys"))
     samples: dict[str, list[float]] = {name: [] for name in PARTS}
     with torch.inference_mode():

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntre_deploy.bench.systems import Cached, System, build_systems, find_checkpoint
-from ntre_deploy.export.graph import QueryGraph
+from ntre_deploy.export.graphs import query_graph
 from ntre_deploy.export.torch_engines import TorchEngine
 from ntre_deploy.model.checkpoint import load_checkpoint
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -59,7 +59,7 @@ class VariantEngine:
         return self
 
 
-def load_model(bundle: Bundle, checkpoint: Path | None = None) -> NTRENet:
+def load_model(bundle: Bundle, checkpoint: Path | None = None) -> FewShotNetwork:
     """The PyTorch network that a bundle was made from."""
     return load_checkpoint(find_checkpoint(bundle, checkpoint)).model
 
@@ -70,10 +70,10 @@ def all_systems(bundle: Bundle, threads: int, checkpoint: Path | None = None) ->
     spec, entry = bundle.manifest.input, bundle.manifest.model
     model = load_model(bundle, checkpoint)
     base = TorchEngine(model, spec.size)
-    compiled = torch.compile(QueryGraph(model, spec.size).eval())
+    compiled = torch.compile(query_graph(model, spec.size))
     last = torch.channels_last
     # torch's stubs do not know the type of a module in another layout
-    moved = QueryGraph(model, spec.size).eval().to(memory_format=last)  # type: ignore[call-overload]
+    moved = query_graph(model, spec.size).to(memory_format=last)  # type: ignore[call-overload]
     autocast = partial(torch.autocast, "cpu", torch.bfloat16)
     variants = [
         ("pytorch compiled", VariantEngine(base, "fp32", compiled)),

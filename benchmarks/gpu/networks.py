@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ntre_deploy.export.graph import QueryGraph
+from ntre_deploy.export.graphs import query_graph
 from ntre_deploy.model.checkpoint import save_checkpoint
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.bundle import Bundle
 
@@ -58,9 +58,9 @@ class Networks:
     """
 
     def __init__(self, quick: bool, backbone: str, device: str) -> None:
-        config = ModelConfig(backbone=backbone)
+        config = NTRENetConfig(backbone=backbone)
         if quick:
-            config = ModelConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
+            config = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
         model, self._origin = import_weights("random:0", config)
         self._quick, self._device = quick, device
         self.model, self.size = model.eval(), config.input_size
@@ -88,7 +88,7 @@ class Networks:
         """Logits of the query graph in PyTorch, fp32 without TF32."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         if self._query is None:
-            self._query = QueryGraph(self.model, self.size).eval().to(self._device)
+            self._query = query_graph(self.model, self.size).to(self._device)
         with torch.inference_mode():
             logits: Float = self._query(*self._there(given)).cpu().numpy()
         return logits
@@ -131,7 +131,7 @@ class Networks:
         return tuple(torch.from_numpy(array).to(self._device) for array in given)
 
     def _graph(self, half: bool) -> torch.nn.Module:
-        graph = QueryGraph(self.model, self.size, torch.float16 if half else torch.float32).eval().to(self._device)
+        graph = query_graph(self.model, self.size, torch.float16 if half else torch.float32).to(self._device)
         return graph.to(memory_format=torch.channels_last) if half else graph
 
     def _cached(self, graph: Any, case: Case) -> Callable[[], object]:

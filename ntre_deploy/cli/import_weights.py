@@ -9,6 +9,13 @@ from ntre_deploy.cli.console import print_json
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.files import check_ending
 
+# what `origin["head"]` says of a head
+_STATES = {
+    "trained": "trained head",
+    "untrained": "untrained head: its masks mean nothing yet",
+    "training-free": "training-free head",
+}
+
 
 def command(
     source: Annotated[
@@ -19,7 +26,8 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
-    form: Annotated[str, typer.Option("--form", metavar="NAME", help="Head: released or paper.")] = "released",
+    head: Annotated[str, typer.Option("--head", metavar="NAME", help="ntrenet or matcher.")] = "ntrenet",
+    form: Annotated[str, typer.Option("--form", metavar="NAME", help="NTRENet: released or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
     size: Annotated[int, typer.Option("--size", metavar="N", help="Input side, 8k + 1.")] = 473,
     width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of the head.")] = 256,
@@ -29,6 +37,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Import a released NTRENet, or a backbone under an untrained head.
+
+    --head matcher puts a training-free head on the backbone: every pixel takes
+    the nearer of two support prototypes, target and background.
 
     The source is a state dict of the authors' code, a backbone under
     torchvision's names, or torchvision:resnet50 (resnet101, vgg16_bn,
@@ -45,11 +56,16 @@ def command(
         sides = tuple(int(b) for b in bins.split(","))
     except ValueError as error:
         raise InputError(f"Bins '{bins}' are not whole numbers with commas, such as 60,30,15,8.") from error
-    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.config import ModelConfig, NTRENetConfig
+    from ntre_deploy.model.heads import HEADS
     from ntre_deploy.model.weights import import_weights
 
-    make = ModelConfig.released if form == "released" else ModelConfig.paper
-    config = make(backbone=backbone, input_size=size, width=width, bins=sides)
+    config: ModelConfig
+    if one_of(head, HEADS, "Head") == NTRENetConfig.head:
+        make = NTRENetConfig.released if form == "released" else NTRENetConfig.paper
+        config = make(backbone=backbone, input_size=size, width=width, bins=sides)
+    else:
+        config = HEADS[head].config.from_dict({"backbone": backbone, "input_size": size})
     model, origin = import_weights(source, config, seed)
     from ntre_deploy.model.checkpoint import save_checkpoint
 
@@ -57,5 +73,4 @@ def command(
     if as_json:
         print_json({"checkpoint": str(out), "config": model.config.to_dict(), "origin": origin})
         return
-    head = "trained head" if origin["head"] == "trained" else "untrained head: its masks mean nothing yet"
-    print(f"wrote {out} ({model.config.backbone}, {model.config.input_size} pixels, {head})")
+    print(f"wrote {out} ({model.config.backbone}, {model.config.input_size} pixels, {_STATES[origin['head']]})")

@@ -30,7 +30,7 @@ def command(
     from ntre_deploy.errors import InputError
     from ntre_deploy.files import check_ending, check_folder
     from ntre_deploy.model.checkpoint import save_checkpoint
-    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.config import NTRENetConfig
     from ntre_deploy.model.weights import import_weights
     from ntre_deploy.training.pretraining import PretrainOptions, pretrain
 
@@ -39,7 +39,7 @@ def command(
         raise InputError(f"{out} exists already; choose another --out or remove it.")
     check_folder(out.parent)
     options = PretrainOptions(steps=steps, batch=batch, rate=rate, size=size, seed=seed, bf16=not fp32)
-    config = ModelConfig(backbone=backbone, input_size=size)  # type: ignore[arg-type]
+    config = NTRENetConfig(backbone=backbone, input_size=size)  # type: ignore[arg-type]
     datasets = [open_dataset(spec) for spec in dataset]
     model, _ = import_weights(f"random:{seed}", config)
     with training(0, steps, as_json) as report:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file, saving_tensors
-from ntre_deploy.model.config import ModelConfig
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.heads import build_network, read_config
+from ntre_deploy.model.network import FewShotNetwork
 
 FORMAT = "ntre-checkpoint"
 VERSION = 1
@@ -27,11 +27,11 @@ _COUNTER = "num_batches_tracked"
 class Checkpoint:
     """A loaded checkpoint: the model in eval mode, and what is known of its origin (plain JSON values)."""
 
-    model: NTRENet
+    model: FewShotNetwork
     origin: dict[str, Any]
 
 
-def save_checkpoint(path: str | Path, model: NTRENet, origin: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, model: FewShotNetwork, origin: Mapping[str, Any]) -> None:
     """Write `model` with its config; `origin` is JSON that tells where the weights come from.
 
     Raises:
@@ -66,10 +66,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"Checkpoint {path} has no readable metadata: no config or no origin.")
     if version != VERSION:
         raise InputError(f"Checkpoint {path} has format version {version}; this version of ntre reads {VERSION}.")
-    config = ModelConfig.from_dict(options)
+    config = read_config(options)
     # without memory and random numbers of its own: a small file must not ask for more than it brings
     with torch.device("meta"):
-        model = NTRENet(config)
+        model = build_network(config)
     check_fit(model, tensors, f"Checkpoint {path}")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

@@ -1,8 +1,8 @@
-"""What an NTRENet model is made of: one dataclass, stored whole in every checkpoint."""
+"""What a network is made of: one dataclass for each head, stored whole in every checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.options import build
@@ -22,11 +22,63 @@ _MAX_BINS = 16
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Options of one NTRENet; the defaults are the released code's, `paper()` gives the paper's.
+    """What every network has, whichever head stands on its backbone; each head's config adds its own options.
 
     Attributes:
         backbone: feature extractor; its state-dict names are torchvision's.
         stem: ResNets only: `deep` (three 3x3 convolutions, as released) or `torchvision` (one 7x7).
+        shots: number of supports that the model was trained with.
+        input_size: side of the square input in pixels, 8k + 1.
+    """
+
+    # the name under which `heads.HEADS` knows the head
+    head: ClassVar[str] = ""
+    # whether the head means something on a trained backbone without any training of its own
+    training_free: ClassVar[bool] = False
+
+    backbone: Backbone = "resnet50"
+    stem: Stem = "deep"
+    shots: int = 1
+    input_size: int = 473
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if get_origin(field.type) is Literal:
+                one_of(str(getattr(self, field.name)), [str(v) for v in get_args(field.type)], field.name)
+        check_input_size(self.input_size)
+        self._check_whole("shots")
+
+    def _check_whole(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
+
+    @property
+    def uses_bg(self) -> bool:
+        """Whether the network has a BG map, which the contrastive term (eq. 10) needs."""
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict of plain JSON values, with the head's name."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return {"head": self.head} | values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`, for a config of this class; `heads.read_config` finds the class by the head's name.
+
+        Raises:
+            InputError: names the option that is unknown or whose value is of another type.
+        """
+        return build(cls, {name: value for name, value in values.items() if name != "head"}, "Model option")
+
+
+@dataclass(frozen=True)
+class NTRENetConfig(ModelConfig):
+    """Options of one NTRENet; the defaults are the released code's, `paper()` gives the paper's.
+
+    Attributes:
         width: channels C of every head feature and prototype.
         bg_channels: channels of the learned BG prototype P_BG (figure 6: 640; released: 256).
         bg_init: start value of P_BG (paper: random, released: zeros).
@@ -37,12 +89,10 @@ class ModelConfig:
         area_epsilon: added to the mask's area in masked average pooling, in pixels.
         bins: side lengths of the feature pyramid, large to small.
         bgem, doem: ablation switches for the two eliminating modules (table 3).
-        shots: number of supports that the model was trained with.
-        input_size: side of the square input in pixels, 8k + 1.
     """
 
-    backbone: Backbone = "resnet50"
-    stem: Stem = "deep"
+    head: ClassVar[str] = "ntrenet"
+
     width: int = 256
     bg_channels: int = 256
     bg_init: BgInit = "zeros"
@@ -53,18 +103,10 @@ class ModelConfig:
     bins: tuple[int, ...] = (60, 30, 15, 8)
     bgem: bool = True
     doem: bool = True
-    shots: int = 1
-    input_size: int = 473
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if get_origin(field.type) is Literal:
-                one_of(str(getattr(self, field.name)), [str(v) for v in get_args(field.type)], field.name)
-        check_input_size(self.input_size)
-        for name in ("width", "bg_channels", "shots"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
-                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
+        super().__post_init__()
+        self._check_whole("width", "bg_channels")
         object.__setattr__(self, "bins", tuple(self.bins))
         if not 0 < self.area_epsilon <= 1:
             raise InputError(f"area_epsilon is {self.area_epsilon}; it must be above 0 and at most 1.")
@@ -72,12 +114,12 @@ class ModelConfig:
             raise InputError(f"bins is {list(self.bins)}; it must be 1 to {_MAX_BINS} whole numbers from 1 to 512.")
 
     @classmethod
-    def released(cls, **changes: Any) -> "ModelConfig":
+    def released(cls, **changes: Any) -> "NTRENetConfig":
         """The form of the authors' released code."""
         return cls(**changes)
 
     @classmethod
-    def paper(cls, **changes: Any) -> "ModelConfig":
+    def paper(cls, **changes: Any) -> "NTRENetConfig":
         """The form of the CVPR 2022 paper (section 3, figure 6)."""
         form: dict[str, Any] = {
             "bg_channels": 640,
@@ -94,18 +136,25 @@ class ModelConfig:
         """Whether BGMM is there: the DO mask (eq. 7) needs the BG map even without BGEM."""
         return self.bgem or self.doem
 
-    def to_dict(self) -> dict[str, Any]:
-        """A dict of plain JSON values."""
-        return asdict(self) | {"bins": list(self.bins)}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Inverse of `to_dict`.
+@dataclass(frozen=True)
+class MatcherConfig(ModelConfig):
+    """Options of the training-free matcher: every pixel takes the nearer of two support prototypes by cosine.
 
-        Raises:
-            InputError: names the option that is unknown or whose value is of another type.
-        """
-        return build(cls, values, "Model option")
+    Attributes:
+        nearest: weight of the best cosine to any single key of the target, beside that of its prototype; 0 leaves it
+            out.
+    """
+
+    head: ClassVar[str] = "matcher"
+    training_free: ClassVar[bool] = True
+
+    nearest: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.nearest <= 1:
+            raise InputError(f"nearest is {self.nearest}; it must lie between 0 and 1.")
 
 
 def check_input_size(size: int) -> int:

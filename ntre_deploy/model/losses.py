@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.ntrenet import Prediction
+from ntre_deploy.model.network import Prediction
 
 IGNORE = 255
 # the ends of a prior are 0 and 1 by its min-max; no logarithm is taken there

@@ -25,22 +25,34 @@ def masked_average(feature: Tensor, mask: Tensor, epsilon: float) -> Tensor:
     return (feature * mask).sum((2, 3)) / (mask.sum((2, 3)) + epsilon)
 
 
-def prior_mask(f4: Tensor, keys: Tensor) -> Tensor:
-    """Prior of one shot (eq. 5): the best cosine similarity to any key, scaled to 0..1 per query.
+def best_cosine(f4: Tensor, keys: Tensor) -> Tensor:
+    """The best cosine similarity of every place to any key of one shot.
 
     Args:
         f4: layer-4 feature of the query, [B, D, h, w].
-        keys: layer-4 feature of the masked support, [B, D, hs, ws], zero outside the mask.
+        keys: layer-4 feature of the support, [B, D, hs, ws], zero outside the mask.
 
     Returns:
-        [B, 1, h, w], in [0, 1].
+        [B, 1, h, w].
     """
     b, _, h, w = f4.shape
     q = f4.flatten(2)  # [B, D, hw]
     k = keys.flatten(2)  # [B, D, M]
     norms = k.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None, :]
     similarity = torch.bmm(k.transpose(1, 2), q) / (norms + PRIOR_EPSILON)  # [B, M, hw]
-    best = similarity.amax(1)  # [B, hw]
-    low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
+    return similarity.amax(1).view(b, 1, h, w)
+
+
+def prior_mask(f4: Tensor, keys: Tensor) -> Tensor:
+    """Prior of one shot (eq. 5): the best cosine similarity to any key, scaled to 0..1 per query.
+
+    Args:
+        f4, keys: as of `best_cosine`, the keys of the masked support.
+
+    Returns:
+        [B, 1, h, w], in [0, 1].
+    """
+    best = best_cosine(f4, keys)
+    low, high = best.amin((2, 3), keepdim=True), best.amax((2, 3), keepdim=True)
     scaled: Tensor = (best - low) / (high - low + PRIOR_EPSILON)
-    return scaled.view(b, 1, h, w)
+    return scaled

@@ -3,77 +3,20 @@
 B is the batch, K the shots, C the head width, D the layer-4 channels, h x w the feature size, b a pyramid bin.
 """
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntre_deploy.model.backbones import build_backbone
 from ntre_deploy.model.blocks import F3x3, classifier, features, merge
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.matching import expand_as, masked_average, prior_mask, resize
-
-
-class Features(NamedTuple):
-    """What the backbone gives, each [B, C, h, w]: layers 2 and 3, and layer 4 (of a support: behind its mask)."""
-
-    f2: Tensor
-    f3: Tensor
-    f4: Tensor
-
-
-class Query(NamedTuple):
-    """Features of the query image: `feature` [B, C, h, w] and `f4` [B, D, h4, w4]."""
-
-    feature: Tensor
-    f4: Tensor
-
-
-class Support(NamedTuple):
-    """One shot: `feature` [B, C, h, w], `prototype` [B, C], `keys` [B, D, h4, w4] (zero outside the mask)."""
-
-    feature: Tensor
-    prototype: Tensor
-    keys: Tensor
-
-
-@dataclass
-class Prediction:
-    """Everything that losses, parity checks and figure 5 of the paper look at.
-
-    The lists have one entry per stage: every bin in the released form, one in the paper's.
-
-    Attributes:
-        logits: [B, 2, h, w] at feature resolution; class 1 is the target.
-        prior: [B, 1, h4, w4], mean over shots (eq. 5).
-        bg_logits: [B, 2, h, w]; class 1 is background (eq. 1); None without BGEM and DOEM.
-        initial_logits: [B, 2, b, b] each (eq. 6); empty without DOEM.
-        do_masks: [B, 1, b, b] each (eq. 7).
-        do_prototypes: [B, C] each (eq. 8).
-        inner_logits: [B, 2, b, b] for each bin; only in training mode.
-        support_bg_logits: [B, 2, h, w] for each shot (eq. 2); only in training mode.
-        query, prototype, supports: the features that went in; `prototype` [B, C] is the mean over shots.
-    """
-
-    logits: Tensor
-    prior: Tensor
-    query: Query
-    prototype: Tensor
-    supports: list[Support]
-    bg_logits: Tensor | None = None
-    initial_logits: list[Tensor] = field(default_factory=list)
-    do_masks: list[Tensor] = field(default_factory=list)
-    do_prototypes: list[Tensor] = field(default_factory=list)
-    inner_logits: list[Tensor] = field(default_factory=list)
-    support_bg_logits: list[Tensor] = field(default_factory=list)
+from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support, target_at
 
 
 class BGMM(nn.Module):
     """BG mining module: a learned prototype P_BG finds the background of any image (section 3.2)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NTRENetConfig) -> None:
         super().__init__()
         c = config.width
         shape = (1, config.bg_channels, 1, 1)
@@ -93,7 +36,7 @@ class BGMM(nn.Module):
 class Matching(nn.Module):
     """Target matching: the query meets the support prototype and the prior (eq. 5 and 6)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NTRENetConfig) -> None:
         super().__init__()
         c = config.width
         self.merge = merge(2 * c + 1, c)
@@ -110,7 +53,7 @@ class Matching(nn.Module):
 class Stage(nn.Module):
     """BGEM, matching and DOEM in a row: what is not the target leaves the query feature (sections 3.3, 3.4)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NTRENetConfig) -> None:
         super().__init__()
         c = config.width
         self.masked_mean = config.do_prototype == "masked_mean"
@@ -146,7 +89,7 @@ class Stage(nn.Module):
 class FEM(nn.Module):
     """Feature enrichment over a pyramid of bins (PFENet, section 3.3): each scale adds the one before it."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NTRENetConfig) -> None:
         super().__init__()
         c, n = config.width, len(config.bins)
         self.alpha = nn.ModuleList(merge(2 * c, c) for _ in range(n - 1))
@@ -165,7 +108,7 @@ class FEM(nn.Module):
 class Head(nn.Module):
     """The pyramid's scales to logits."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NTRENetConfig) -> None:
         super().__init__()
         self.merge = merge(config.width * len(config.bins), config.width)
         self.f3x3 = F3x3(config.width)
@@ -177,18 +120,12 @@ class Head(nn.Module):
         return logits
 
 
-def target_at(mask: Tensor, feature: Tensor) -> Tensor:
-    """Share of the target (1) of masks [B, H, W] at the places of a feature [B, C, h, w]: [B, 1, h, w]."""
-    return resize((mask == 1).to(feature.dtype)[:, None], (feature.shape[2], feature.shape[3]))
-
-
-class NTRENet(nn.Module):
+class NTRENet(FewShotNetwork):
     """The training graph; `ntre_deploy.export` rewrites it for deployment."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.backbone = build_backbone(config)
+    def __init__(self, config: NTRENetConfig) -> None:
+        super().__init__(config)
+        self.config: NTRENetConfig = config
         c2, c3, _ = self.backbone.channels
         self.down_query = merge(c2 + c3, config.width, dropout=0.5)
         self.down_support = merge(c2 + c3, config.width, dropout=0.5)
@@ -198,25 +135,20 @@ class NTRENet(nn.Module):
         self.fem = FEM(config)
         self.head = Head(config)
 
-    def query_features(self, image: Tensor) -> Features:
-        """Normalised image [B, 3, H, W] -> what the backbone gives for it."""
-        f2, f3 = self.backbone.lower(image)
-        return Features(f2, f3, self.backbone.upper(f3))
-
-    def support_features(self, image: Tensor, mask: Tensor) -> Features:
-        """Normalised image [B, 3, H, W] and mask [B, H, W] (1 is the target) -> what the backbone gives for them."""
-        f2, f3 = self.backbone.lower(image)
-        return Features(f2, f3, self.backbone.upper(f3 * target_at(mask, f3)))
+    @property
+    def prototype_channels(self) -> int:
+        """The head's width."""
+        return self.config.width
 
     def encode_query(self, image: Tensor | Features) -> Query:
         """Normalised image [B, 3, H, W], or its `query_features` -> query features."""
-        f2, f3, f4 = image if isinstance(image, Features) else self.query_features(image)
+        f2, f3, f4, _ = self.as_features(image)
         feature = self.down_query(torch.cat([f3, resize(f2, (f3.shape[2], f3.shape[3]))], 1))
         return Query(feature, f4)
 
     def encode_support(self, image: Tensor | Features, mask: Tensor) -> Support:
         """Normalised image [B, 3, H, W], or `support_features`, and mask [B, H, W] (1 is the target) -> one shot's."""
-        f2, f3, f4 = image if isinstance(image, Features) else self.support_features(image, mask)
+        f2, f3, f4, _ = image if isinstance(image, Features) else self.support_features(image, mask)
         target = target_at(mask, f3)
         feature = self.down_support(torch.cat([f3, resize(f2, (f3.shape[2], f3.shape[3]))], 1))
         prototype = masked_average(feature, target, self.config.area_epsilon)
@@ -254,17 +186,13 @@ class NTRENet(nn.Module):
         prediction.logits = self.head(scales)
         return prediction
 
-    def forward(self, image: Tensor | Features, support_images: Tensor | Features, support_masks: Tensor) -> Prediction:
-        """Query [B, 3, H, W], supports [B, K, 3, H, W] and masks [B, K, H, W] (1 is the target) -> `Prediction`.
-
-        Query and supports may be features of the backbone in place of images, the supports' as [B, K, C, h, w].
-        """
-        supports = []
-        for k in range(support_masks.shape[1]):
-            shot: Tensor | Features
-            if isinstance(support_images, Features):
-                shot = Features(*(feature[:, k] for feature in support_images))
-            else:
-                shot = support_images[:, k]
-            supports.append(self.encode_support(shot, support_masks[:, k]))
-        return self.decode(self.encode_query(image), supports)
+    def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
+        """Final, BG and initial logits, each with the bias of its classifier."""
+        pairs = [(prediction.logits, self.head.classifier)]
+        if self.bgmm is not None and prediction.bg_logits is not None:
+            pairs.append((prediction.bg_logits, self.bgmm.classifier))
+        for stage, logits in zip(self.stages, prediction.initial_logits, strict=False):
+            assert isinstance(stage, Stage)
+            assert stage.initial is not None
+            pairs.append((logits, stage.initial))
+        return [(logits, layers[-1].bias) for logits, layers in pairs]

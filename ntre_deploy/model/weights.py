@@ -1,4 +1,4 @@
-"""Foreign weights into NTRENet: released state dicts, torchvision's backbones by file or name, seeded random ones."""
+"""Foreign weights into a network: released state dicts, torchvision's backbones by file or name, seeded random ones."""
 
 import pickle
 import re
@@ -16,9 +16,11 @@ from ntre_deploy.files import check_folder
 from ntre_deploy.model.backbones.resnet import Bottleneck
 from ntre_deploy.model.backbones.squeezenet import SqueezeNet
 from ntre_deploy.model.checkpoint import fill, read_safetensors
-from ntre_deploy.model.config import Backbone, ModelConfig
+from ntre_deploy.model.config import Backbone, ModelConfig, NTRENetConfig
+from ntre_deploy.model.heads import build_network
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.ntrenet import NTRENet, Stage
+from ntre_deploy.model.network import FewShotNetwork
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.vision import downloading, torchvision
 
 # SqueezeNet has no BatchNorm: with ImageNet weights, layers 2 and 3 have a root mean square of 14 and 32 on photos.  A
@@ -160,8 +162,8 @@ def named_weights(source: str) -> tuple[str, Path]:
     return name, path
 
 
-def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTRENet, dict[str, Any]]:
-    """NTRENet with foreign weights.
+def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[FewShotNetwork, dict[str, Any]]:
+    """A network with foreign weights.
 
     Args:
         source: a released state dict, a backbone's weights (the head is then drawn from `seed`), such weights by name
@@ -170,7 +172,7 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
         seed: of the head's random weights.
 
     Returns:
-        The model in eval mode and its origin (JSON values; `head` says `trained` or `untrained`).
+        The model in eval mode and its origin (JSON values; `head` says `trained`, `untrained` or `training-free`).
 
     Raises:
         InputError: the file is no state dict, or a tensor is missing, extra or misshapen.
@@ -191,6 +193,8 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
     config = replace(config, **detect(tensors, what))
     origin: dict[str, Any] = {"source": name, "backbone": "imported"}
     if "bg_prototype" in tensors:
+        if not isinstance(config, NTRENetConfig):
+            raise InputError(f"{what} hold a trained NTRENet head; leave out --head {config.head}.")
         if config.elimination == "once" or config.f3x3 == "plain":
             raise InputError(f"{what} are of the released form; leave out --form paper.")
         head = tensors.get("down_query.0.weight")
@@ -208,15 +212,17 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[NTR
     fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
     if isinstance(model.backbone, SqueezeNet):
         model.backbone.rescale(*SQUEEZENET_SCALES)
+    if config.training_free:
+        return model, origin | {"head": "training-free"}
     return _balanced(model), origin | {"head": "untrained", "seed": seed}
 
 
-def _untrained(config: ModelConfig, seed: int) -> NTRENet:
+def _untrained(config: ModelConfig, seed: int) -> FewShotNetwork:
     if seed >= 2**63:
         raise InputError(f"The seed {seed} is too large; give at most {2**63 - 1}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = NTRENet(config)
+        model = build_network(config)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -227,30 +233,12 @@ def _untrained(config: ModelConfig, seed: int) -> NTRENet:
     return model.eval()
 
 
-@torch.inference_mode()
-def _balanced(model: NTRENet) -> NTRENet:
-    """Move the biases of an untrained head so that its decisions split an image in halves.
-
-    Otherwise all of a mask would be one class, and comparing masks would prove nothing.
-    """
+def _balanced(model: FewShotNetwork) -> FewShotNetwork:
     size = model.config.input_size
     # smooth fields have the spectrum of photos more nearly than white noise has
     fields = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     pixels, image = resize(fields, (size, size)).chunk(2)
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
-    # the first pass mends the BG and initial maps, the second the final one, which depends on them
-    for _ in range(2):
-        prediction = model(pixels, image[None], mask)
-        pairs: list[tuple[Tensor, nn.Sequential]] = [(prediction.logits, model.head.classifier)]
-        if model.bgmm is not None and prediction.bg_logits is not None:
-            pairs.append((prediction.bg_logits, model.bgmm.classifier))
-        for stage, logits in zip(model.stages, prediction.initial_logits, strict=False):
-            assert isinstance(stage, Stage)
-            assert stage.initial is not None
-            pairs.append((logits, stage.initial))
-        for logits, classifier in pairs:
-            bias = classifier[-1].bias
-            assert isinstance(bias, Tensor)
-            bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+    model.balance(pixels, image[None], mask)
     return model

@@ -10,8 +10,10 @@ from ntre_deploy.data.folds import SPLITS
 from ntre_deploy.data.transforms import Augmentation
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.files import reading
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import ModelConfig, NTRENetConfig
 from ntre_deploy.model.contrastive import ContrastiveConfig
+from ntre_deploy.model.heads import find_head
+from ntre_deploy.model.heads import read_config as read_model_config
 from ntre_deploy.model.losses import LossWeights
 from ntre_deploy.options import build
 
@@ -102,7 +104,7 @@ class RunOptions:
 class TrainConfig:
     """A whole training run; `contrastive` None leaves eq. 10 out."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=NTRENetConfig)
     data: DataOptions = field(default_factory=DataOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
     loss: LossWeights = field(default_factory=LossWeights)
@@ -175,7 +177,8 @@ _GROUPS: dict[str, type] = {
 def read_config(path: Path) -> TrainConfig:
     """Read a TOML file with the tables of `TrainConfig`; what is left out keeps its default.
 
-    `[model] form = "paper"` or `"released"` chooses the defaults of the model; `contrastive = false` leaves it out.
+    `[model] head` names one of `heads.HEADS`, and `form = "paper"` or `"released"` the defaults of NTRENet;
+    `contrastive = false` leaves it out.
 
     Raises:
         InputError: the file is no TOML, or an option is unknown, of another type or out of range.
@@ -206,10 +209,13 @@ def with_options(config: TrainConfig, group: str, **changes: Any) -> TrainConfig
 
 
 def _model(values: dict[str, Any]) -> ModelConfig:
-    form = values.pop("form", "released")
-    one_of(str(form), ("released", "paper"), "model.form")
-    preset = ModelConfig.paper() if form == "paper" else ModelConfig.released()
-    return ModelConfig.from_dict(preset.to_dict() | values)
+    head = find_head(str(values.get("head", NTRENetConfig.head))).config
+    form = values.pop("form", None)
+    if head is not NTRENetConfig and form is not None:
+        raise InputError(f"model.form is of the head {NTRENetConfig.head}; leave it out beside head = {head.head!r}.")
+    one_of(str(form or "released"), ("released", "paper"), "model.form")
+    preset = NTRENetConfig.paper() if form == "paper" else head()
+    return read_model_config(preset.to_dict() | values)
 
 
 def _table(value: object, name: str) -> dict[str, Any]:

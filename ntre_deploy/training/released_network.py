@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.export.torch_engines import FullNetwork, PreparedSupport
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.image import InputSpec, Letterbox
 from ntre_deploy.training.evaluator import Pixels, Shots
 from ntre_deploy.training.released import prepare_image, prepare_mask
@@ -40,6 +40,6 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
     return labels
 
 
-def released_run(model: NTRENet, spec: InputSpec) -> NetworkRun:
+def released_run(model: FewShotNetwork, spec: InputSpec) -> NetworkRun:
     """The training graph under the released protocol."""
     return NetworkRun(ReleasedNetwork(model, spec), label_map)

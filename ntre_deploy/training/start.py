@@ -14,7 +14,8 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import fill, load_checkpoint
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.heads import build_network
+from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.evaluator import evaluate
@@ -24,7 +25,7 @@ from ntre_deploy.training.runs import NetworkRun
 _FREE = ("input_size", "bins", "bgem", "doem")
 
 
-def validation(config: TrainConfig, dataset: Dataset) -> Callable[[NTRENet], float] | None:
+def validation(config: TrainConfig, dataset: Dataset) -> Callable[[FewShotNetwork], float] | None:
     """The novel classes' mIoU on fixed episodes; None where there are none or they have too few images.
 
     Args:
@@ -62,7 +63,7 @@ def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> N
         )
 
 
-def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> NTRENet:
+def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> FewShotNetwork:
     """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or the weights of `start`.
 
     From `start`, input size and pyramid bins may be others and BGEM or DOEM may be left out; every weight that the
@@ -73,7 +74,7 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
             a module.
     """
     torch.manual_seed(config.run.seed)
-    model = NTRENet(config.model)
+    model = build_network(config.model)
     if start is not None:
         before = load_checkpoint(start).model
         ours, theirs = config.model.to_dict(), before.config.to_dict()

@@ -13,7 +13,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file, saving_tensors
 from ntre_deploy.model.checkpoint import fill, read_safetensors
 from ntre_deploy.model.contrastive import PrototypeBank
-from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.network import FewShotNetwork
 
 FORMAT = "ntre-training-state"
 VERSION = 1
@@ -33,7 +33,7 @@ def save_state(
     path: Path,
     config: dict[str, Any],
     progress: Progress,
-    model: NTRENet,
+    model: FewShotNetwork,
     optimiser: torch.optim.Optimizer,
     bank: PrototypeBank | None,
     proxies: Tensor | None = None,
@@ -62,7 +62,7 @@ def save_state(
 def load_state(
     path: Path,
     config: dict[str, Any],
-    model: NTRENet,
+    model: FewShotNetwork,
     optimiser: torch.optim.Optimizer,
     bank: PrototypeBank | None,
     proxies: Tensor | None = None,

@@ -21,7 +21,7 @@ from ntre_deploy.files import atomic_file
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
 from ntre_deploy.model.losses import dense_loss, total_loss
-from ntre_deploy.model.ntrenet import Features, NTRENet, Prediction
+from ntre_deploy.model.network import Features, FewShotNetwork, Prediction
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
@@ -51,9 +51,9 @@ class Trainer:
         self,
         config: TrainConfig,
         dataset: Dataset,
-        model: NTRENet,
+        model: FewShotNetwork,
         out: Path,
-        validate: Callable[[NTRENet], float] | None = None,
+        validate: Callable[[FewShotNetwork], float] | None = None,
         origin: Mapping[str, Any] | None = None,
         report: Report = lambda step, figures: None,
         processes: Processes | None = None,
@@ -333,7 +333,7 @@ def _quiet_end(worker: int) -> None:
     )
 
 
-def _prepare(model: NTRENet, config: TrainConfig) -> None:
+def _prepare(model: FewShotNetwork, config: TrainConfig) -> None:
     for parameter in model.backbone.parameters():
         parameter.requires_grad_(config.run.backbone == "finetune")
     for module in model.modules():
@@ -342,7 +342,7 @@ def _prepare(model: NTRENet, config: TrainConfig) -> None:
     _set_modes(model, config)
 
 
-def _set_modes(model: NTRENet, config: TrainConfig) -> None:
+def _set_modes(model: FewShotNetwork, config: TrainConfig) -> None:
     model.train()
     # BatchNorm statistics of a frozen backbone must not move, unless the released code's drift is wanted
     if config.run.backbone != "drift":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from ntre_deploy.model.ntrenet import Features, NTRENet
+from ntre_deploy.model.network import Features, FewShotNetwork
 from ntre_deploy.training.episodes import Item, TrainEpisodes
 
 # keeps the stream of the views apart from those of the episodes
@@ -47,7 +47,7 @@ class ViewEpisodes(TorchDataset[Item]):
     """
 
     def __init__(
-        self, episodes: TrainEpisodes, model: NTRENet, views: int, dtype: torch.dtype | None, store: ViewStore
+        self, episodes: TrainEpisodes, model: FewShotNetwork, views: int, dtype: torch.dtype | None, store: ViewStore
     ) -> None:
         self.episodes, self.model, self.views, self.dtype, self.store = episodes, model, views, dtype, store
 

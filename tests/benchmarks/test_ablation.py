@@ -112,10 +112,10 @@ def test_the_matcher_takes_the_nearer_of_two_prototypes() -> None:
     """Red on blue: it is right about the support itself, and what it finds turns round with the mask."""
     from matcher import prototype_matcher
 
-    from ntre_deploy.model.config import ModelConfig
+    from ntre_deploy.model.config import NTRENetConfig
     from ntre_deploy.model.weights import import_weights
 
-    config = ModelConfig(backbone="squeezenet1_1", width=4, bg_channels=4, bins=(4,), input_size=129)
+    config = NTRENetConfig(backbone="squeezenet1_1", width=4, bg_channels=4, bins=(4,), input_size=129)
     run = prototype_matcher(import_weights("random:3", config)[0])
     image = np.full((128, 128, 3), (30, 60, 200), np.uint8)
     image[24:104, 40:110] = (220, 30, 20)

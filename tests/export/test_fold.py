@@ -6,7 +6,7 @@ from torch import nn
 
 from ntre_deploy.export.fold import count_batchnorm, fold_batchnorm
 from ntre_deploy.model.backbones import build_backbone
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 
 
 def disturb(module: nn.Module) -> None:
@@ -29,7 +29,7 @@ def disturb(module: nn.Module) -> None:
     [("resnet50", "deep"), ("resnet50", "torchvision"), ("vgg16_bn", "deep"), ("squeezenet1_1", "deep")],
 )
 def test_a_folded_backbone_gives_the_same_features(backbone: str, stem: str) -> None:
-    module = build_backbone(ModelConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]
+    module = build_backbone(NTRENetConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]
     disturb(module)
     folded = fold_batchnorm(module)
     assert count_batchnorm(folded) == 0

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from ntre_deploy.export.fold import count_batchnorm
-from ntre_deploy.export.graph import QueryGraph, SupportGraph
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.export.ntrenet import QueryGraph, SupportGraph
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import import_weights
 
-SQUEEZE = ModelConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65)
+SQUEEZE = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65)
 CONFIGS = {
     "released": SQUEEZE,
-    "paper": ModelConfig.paper(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65),
+    "paper": NTRENetConfig.paper(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65),
     "vgg, bins larger than the feature": replace(SQUEEZE, backbone="vgg16_bn", bins=(10, 3)),
     "resnet, torchvision stem": replace(SQUEEZE, backbone="resnet50", stem="torchvision"),
     "resnet, deep stem": replace(SQUEEZE, backbone="resnet50"),
@@ -25,7 +25,7 @@ CONFIGS = {
 }
 
 
-def build(config: ModelConfig) -> NTRENet:
+def build(config: NTRENetConfig) -> NTRENet:
     model, _ = import_weights("random:2", config)
     if model.bgmm is not None:
         torch.nn.init.normal_(model.bgmm.prototype, generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.export.graph import QueryGraph, SupportGraph
+from ntre_deploy.export.ntrenet import QueryGraph, SupportGraph
 from ntre_deploy.export.onnx import check_onnx, found_precision, query_signature, support_signature, write_onnx
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.ntrenet import NTRENet

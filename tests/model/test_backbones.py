@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ntre_deploy.model.backbones import build_backbone
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 
 CASES = [
     ("resnet50", "deep", 8),
@@ -21,7 +21,7 @@ CASES = [
 @pytest.mark.parametrize(("backbone", "stem", "stride"), CASES)
 @pytest.mark.parametrize("size", [65, 97])
 def test_features_have_the_stride_and_channels_that_are_told(backbone: str, stem: str, stride: int, size: int) -> None:
-    module = build_backbone(ModelConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]
+    module = build_backbone(NTRENetConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]
     with torch.inference_mode():
         f2, f3 = module.lower(torch.randn(2, 3, size, size))
         f4 = module.upper(f3)
@@ -55,7 +55,7 @@ COUNTS = {"resnet50": 318, "resnet101": 624, "vgg16_bn": 91, "squeezenet1_1": 50
 
 @pytest.mark.parametrize("backbone", list(TORCHVISION))
 def test_names_and_shapes_are_torchvisions(backbone: str) -> None:
-    config = ModelConfig(backbone=backbone, stem="torchvision")  # type: ignore[arg-type]
+    config = NTRENetConfig(backbone=backbone, stem="torchvision")  # type: ignore[arg-type]
     own = {name: tuple(tensor.shape) for name, tensor in build_backbone(config).state_dict().items()}
     assert TORCHVISION[backbone].items() <= own.items()
     # all of torchvision's tensors but the classifier's two
@@ -63,7 +63,7 @@ def test_names_and_shapes_are_torchvisions(backbone: str) -> None:
 
 
 def test_layers_3_and_4_of_a_resnet_dilate_instead_of_striding() -> None:
-    module = build_backbone(ModelConfig())
+    module = build_backbone(NTRENetConfig())
     for name, dilation in (("layer3", 2), ("layer4", 4)):
         for block in getattr(module, name):
             assert block.conv2.stride == (1, 1)
@@ -72,7 +72,7 @@ def test_layers_3_and_4_of_a_resnet_dilate_instead_of_striding() -> None:
 
 def test_squeezenet_features_sit_at_every_eighth_pixel() -> None:
     """Moving the input by 8 pixels moves every feature by one."""
-    module = build_backbone(ModelConfig(backbone="squeezenet1_1")).eval()
+    module = build_backbone(NTRENetConfig(backbone="squeezenet1_1")).eval()
     wide = torch.randn(1, 3, 137, 137)
     with torch.inference_mode():
         a = module.lower(wide[..., :129, :129])[0]
@@ -86,6 +86,6 @@ def test_the_imagenet_weights_of_squeezenet_load_by_name(shared: Path) -> None:
     from ntre_deploy.model.weights import import_weights
 
     source = str(shared / "weights" / "squeezenet1_1_imagenet.safetensors")
-    model, origin = import_weights(source, ModelConfig(width=16, bins=(8,), input_size=65))
+    model, origin = import_weights(source, NTRENetConfig(width=16, bins=(8,), input_size=65))
     assert model.config.backbone == "squeezenet1_1"
     assert origin["head"] == "untrained"

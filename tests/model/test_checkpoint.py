@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 
-SMALL = ModelConfig.paper(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
+SMALL = NTRENetConfig.paper(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
 
 
 @pytest.fixture(scope="module")

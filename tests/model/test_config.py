@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import ModelConfig, check_input_size
+from ntre_deploy.model.config import NTRENetConfig, check_input_size
 
 
 def test_forms_differ_where_the_paper_and_the_released_code_do() -> None:
-    released, paper = ModelConfig.released(), ModelConfig.paper()
+    released, paper = NTRENetConfig.released(), NTRENetConfig.paper()
     assert (released.bg_channels, released.bg_init, released.elimination) == (256, "zeros", "per_bin")
     assert (paper.bg_channels, paper.bg_init, paper.elimination) == (640, "normal", "once")
     assert (released.do_prototype, paper.do_prototype) == ("mean", "masked_mean")
-    assert ModelConfig.paper(width=32).width == 32
+    assert NTRENetConfig.paper(width=32).width == 32
 
 
 @given(
     st.builds(
-        ModelConfig,
+        NTRENetConfig,
         backbone=st.sampled_from(["resnet50", "vgg16_bn", "squeezenet1_1"]),
         width=st.integers(1, 512),
         bins=st.lists(st.integers(1, 60), min_size=1, max_size=5).map(tuple),
@@ -29,8 +29,8 @@ def test_forms_differ_where_the_paper_and_the_released_code_do() -> None:
         input_size=st.integers(4, 100).map(lambda k: 8 * k + 1),
     )
 )
-def test_a_config_survives_json(config: ModelConfig) -> None:
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+def test_a_config_survives_json(config: NTRENetConfig) -> None:
+    assert NTRENetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_config_survives_json(config: ModelConfig) -> None:
 )
 def test_a_value_that_does_not_fit_is_named(change: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
-        ModelConfig(**change)  # type: ignore[arg-type]
+        NTRENetConfig(**change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_value_that_does_not_fit_is_named(change: dict[str, object], words: st
 )
 def test_from_dict_refuses_unknown_options_and_wrong_types(values: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(values))):
-        ModelConfig.from_dict(values)
+        NTRENetConfig.from_dict(values)
 
 
 @given(st.integers(-50, 5000))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ntre_deploy.model.checkpoint import fill
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.matching import resize
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import released_name
@@ -45,7 +45,7 @@ def run(request: pytest.FixtureRequest, recipe: ModuleType) -> tuple[dict[str, n
     weights |= {
         name.removeprefix("override/"): golden.pop(name) for name in list(golden) if name.startswith("override/")
     }
-    model = NTRENet(ModelConfig.released(backbone=backbone, input_size=size)).eval()
+    model = NTRENet(NTRENetConfig.released(backbone=backbone, input_size=size)).eval()
     tensors = {released_name(name, vgg=key == "vgg16"): torch.from_numpy(value) for name, value in weights.items()}
     fill(model, tensors, request.param)
     with torch.inference_mode():

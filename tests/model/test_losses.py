@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.losses import (
     LossWeights,
     bg_mining_loss,
@@ -54,7 +54,7 @@ def test_ignored_pixels_have_no_gradient_in_the_target_loss() -> None:
 
 @pytest.mark.parametrize(("bgem", "doem"), [(True, True), (False, False), (True, False)])
 def test_the_total_weighs_the_parts_that_the_model_has(bgem: bool, doem: bool) -> None:
-    config = ModelConfig(
+    config = NTRENetConfig(
         backbone="squeezenet1_1", width=8, bg_channels=4, bins=(9, 4), input_size=65, bgem=bgem, doem=doem
     )
     model, _ = import_weights("random:1", config)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.matching import masked_average, prior_mask
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.model.network import Prediction
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import import_weights
 
-SMALL = ModelConfig(backbone="squeezenet1_1", width=12, bg_channels=6, bins=(9, 4), input_size=65)
-PAPER = ModelConfig.paper(backbone="squeezenet1_1", width=12, bg_channels=6, bins=(9, 4), input_size=65)
+SMALL = NTRENetConfig(backbone="squeezenet1_1", width=12, bg_channels=6, bins=(9, 4), input_size=65)
+PAPER = NTRENetConfig.paper(backbone="squeezenet1_1", width=12, bg_channels=6, bins=(9, 4), input_size=65)
 
 
 def episode(shots: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -24,7 +25,7 @@ def episode(shots: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, tor
     return query, supports, masks
 
 
-def predict(config: ModelConfig, shots: int = 1, batch: int = 1) -> Prediction:
+def predict(config: NTRENetConfig, shots: int = 1, batch: int = 1) -> Prediction:
     model, _ = import_weights("random:1", config)
     with torch.inference_mode():
         prediction = model(*episode(shots, batch))
@@ -38,7 +39,7 @@ def test_the_paper_eliminates_once_and_the_released_code_in_every_bin() -> None:
 
 
 @pytest.mark.parametrize("config", [SMALL, PAPER])
-def test_do_prototypes_follow_equation_8(config: ModelConfig) -> None:
+def test_do_prototypes_follow_equation_8(config: NTRENetConfig) -> None:
     p = predict(config)
     q = p.query.feature  # its own first bin: 9 x 9
     masked = (q * p.do_masks[0]).sum((2, 3))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.files import sha256
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import SQUEEZENET_SCALES, import_weights
 from ntre_deploy.vision import torchvision
 
@@ -20,7 +20,7 @@ try:
 except EngineError as absent:
     pytest.skip(str(absent), allow_module_level=True)
 
-HEAD = ModelConfig(width=8, bg_channels=8, bins=(4, 2), input_size=65)
+HEAD = NTRENetConfig(width=8, bg_channels=8, bins=(4, 2), input_size=65)
 
 
 def random_model(name: str, **options: Any) -> nn.Module:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import detect, import_weights, read_state_dict, released_name
 
 SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "state_dict_shapes.json").read_text())
-HEAD = ModelConfig(width=8, bins=(4, 2), input_size=33)
+HEAD = NTRENetConfig(width=8, bins=(4, 2), input_size=33)
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ HEAD = ModelConfig(width=8, bins=(4, 2), input_size=33)
 )
 def test_every_released_tensor_has_exactly_one_place(key: str, backbone: str) -> None:
     with torch.device("meta"):
-        own = {n: list(t.shape) for n, t in NTRENet(ModelConfig(backbone=backbone)).state_dict().items()}  # type: ignore[arg-type]
+        own = {n: list(t.shape) for n, t in NTRENet(NTRENetConfig(backbone=backbone)).state_dict().items()}  # type: ignore[arg-type]
     mapped = {released_name(name, vgg=key == "vgg16"): shape for name, shape in SHAPES[key].items()}
     assert mapped == own
 
 
 def squeezenet() -> dict[str, torch.Tensor]:
-    model = NTRENet(ModelConfig(backbone="squeezenet1_1", width=4, bins=(2,), input_size=33))
+    model = NTRENet(NTRENetConfig(backbone="squeezenet1_1", width=4, bins=(2,), input_size=33))
     return {n: torch.randn_like(t) for n, t in model.backbone.state_dict().items()}
 
 
@@ -52,7 +52,7 @@ def test_stems_and_depths_are_told_apart() -> None:
     with torch.device("meta"):
         for backbone in ("resnet50", "resnet101"):
             for stem in ("deep", "torchvision"):
-                config = ModelConfig(backbone=backbone, stem=stem)  # type: ignore[arg-type]
+                config = NTRENetConfig(backbone=backbone, stem=stem)  # type: ignore[arg-type]
                 names = NTRENet(config).backbone.state_dict()
                 assert detect(names, "x") == {"backbone": backbone, "stem": stem}
 
@@ -119,7 +119,7 @@ def test_a_random_source_needs_a_seed(source: str) -> None:
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
-    config = ModelConfig(backbone="squeezenet1_1", width=8, bins=(4,), input_size=33)
+    config = NTRENetConfig(backbone="squeezenet1_1", width=8, bins=(4,), input_size=33)
     torch.manual_seed(1)
     a = import_weights("random:4", config)[0].state_dict()
     torch.manual_seed(2)
@@ -136,7 +136,7 @@ def test_squeezenet_is_scaled_to_what_a_head_can_learn_from(tmp_path: Path) -> N
     weights = squeezenet()
     torch.save(weights, tmp_path / "x.pth")
     scaled = import_weights(str(tmp_path / "x.pth"), HEAD)[0].backbone
-    plain = NTRENet(ModelConfig(backbone="squeezenet1_1", width=4, bins=(2,), input_size=33)).backbone
+    plain = NTRENet(NTRENetConfig(backbone="squeezenet1_1", width=4, bins=(2,), input_size=33)).backbone
     plain.load_state_dict(weights)
     with torch.no_grad():
         image = torch.randn(1, 3, 65, 65)

@@ -10,7 +10,7 @@ from ntre_deploy.data.invented import catalogue
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.backbones import build_backbone
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.training import pretraining
 from ntre_deploy.training.episodes import NO_LABEL
 from ntre_deploy.training.pretraining import LabelledScenes, PretrainOptions, pretrain
@@ -20,7 +20,7 @@ SMALL = PretrainOptions(steps=3, batch=2, size=33, scale=(0.2, 0.3), seed=4)
 
 def squeezenet() -> nn.Module:
     torch.manual_seed(0)
-    backbone = build_backbone(ModelConfig(backbone="squeezenet1_1"))
+    backbone = build_backbone(NTRENetConfig(backbone="squeezenet1_1"))
     assert isinstance(backbone, nn.Module)
     return backbone
 
@@ -75,7 +75,7 @@ def test_it_learns_to_name_the_objects() -> None:
 
 
 def test_a_backbone_with_batchnorm_keeps_its_own() -> None:
-    backbone = build_backbone(ModelConfig(backbone="resnet50"))
+    backbone = build_backbone(NTRENetConfig(backbone="resnet50"))
     assert isinstance(backbone, nn.Module)
     before = list(backbone.state_dict())
     trained = pretrain(backbone, [ProceduralDataset(3, 48)], SMALL)

@@ -17,7 +17,8 @@ from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
 from ntre_deploy.model.checkpoint import load_checkpoint
-from ntre_deploy.model.ntrenet import NTRENet, Prediction
+from ntre_deploy.model.network import Prediction
+from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime import image as exact
 from ntre_deploy.runtime.image import InputSpec, Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter

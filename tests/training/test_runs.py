@@ -11,7 +11,7 @@ from ntre_deploy.data.procedural import ProceduralDataset, render_scene
 from ntre_deploy.errors import InputError
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.model.checkpoint import load_checkpoint
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
@@ -105,7 +105,7 @@ def test_the_stages_are_the_networks_at_the_largest_bin(network: NetworkRun) -> 
 )
 def test_a_model_without_a_module_has_no_map_of_it(changes: dict[str, object], known: tuple[bool, ...]) -> None:
     options = {"backbone": "squeezenet1_1", "width": 8, "bg_channels": 4, "bins": (4, 2), "input_size": 65}
-    run = NetworkRun(FullNetwork(NTRENet(ModelConfig(**(options | changes))), InputSpec(65)))
+    run = NetworkRun(FullNetwork(NTRENet(NTRENetConfig(**(options | changes))), InputSpec(65)))
     stages = run.stages(scene(0)[0], [scene(24)])
     assert tuple(m is not None for m in (stages.background, stages.distracting, stages.initial)) == known
 

@@ -9,12 +9,12 @@ import torch
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import InputError
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, RunOptions, TrainConfig
 from ntre_deploy.training.start import provenance, start_model, validation
 
-MODEL = ModelConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
+MODEL = NTRENetConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
 CONFIG = TrainConfig(model=MODEL, data=DataOptions(dataset="procedural:3"), run=RunOptions(validate_episodes=2))
 
 

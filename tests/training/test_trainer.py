@@ -13,14 +13,14 @@ import torch
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.checkpoint import load_checkpoint
-from ntre_deploy.model.config import ModelConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.contrastive import ContrastiveConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig, with_options
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, LOG, STATE, Trainer
 
-MODEL = ModelConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
+MODEL = NTRENetConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
 CONFIG = TrainConfig(
     model=MODEL,
     data=DataOptions(dataset="procedural:3", workers=0),
@@ -215,7 +215,7 @@ def test_the_options_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("contrastive = false\n[model]\nform = 'paper'\n")
     config = read_config(tmp_path / "c.toml")
     assert config.contrastive is None
-    assert config.model == ModelConfig.paper()
+    assert config.model == NTRENetConfig.paper()
 
 
 @pytest.mark.parametrize(

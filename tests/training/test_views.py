@@ -9,15 +9,15 @@ import torch
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.data.transforms import Augmentation
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import ModelConfig
-from ntre_deploy.model.ntrenet import Features
+from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.network import Features
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, Trainer
 from ntre_deploy.training.views import ViewEpisodes, ViewStore
 
-MODEL = ModelConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
+MODEL = NTRENetConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
 DATA = DataOptions(dataset="procedural:3", workers=0, views=2, shots=2)
 
 

@@ -1,4 +1,4 @@
-"""The deployed network: `SupportGraph` once per annotated image, `QueryGraph` for every image after that.
+"""The deployed NTRENet: `SupportGraph` once per annotated image, `QueryGraph` for every image after that.
 
 `dtype` is the precision of the heavy parts; what breaks in 16 bits stays in float32 and is cast at its borders.
 """
@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from ntre_deploy.export.elimination import do_mask, do_prototype
 from ntre_deploy.export.fold import constant, fold_batchnorm
+from ntre_deploy.export.graphs import QueryBase, Size, SupportBase
 from ntre_deploy.export.linear import adaptive_pool, resize_chain
 from ntre_deploy.export.prior import Prior, normalise
 from ntre_deploy.export.prototypes import FoldedMerge
 from ntre_deploy.model.ntrenet import NTRENet, Stage
-
-Size = tuple[int, int]
 
 
 def feature_sizes(model: NTRENet, input_size: int) -> tuple[Size, Size]:
@@ -57,24 +56,18 @@ class Features(nn.Module):
         return y
 
 
-class SupportGraph(nn.Module):
+class SupportGraph(SupportBase):
     """One annotated image to what queries need of it."""
 
     def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
+        super().__init__(model, dtype)
         f2, f3 = feature_sizes(model, input_size)
-        self.dtype = dtype
         self.area_epsilon = model.config.area_epsilon
-        self.backbone = fold_batchnorm(model.backbone).to(dtype)
         self.features = Features(fold_batchnorm(model.down_support), f2, f3).to(dtype)
         self.target = resize_chain((input_size, input_size), f3)
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Image [B, 3, H, W], mask [B, 1, H, W] of 0 and 1, float32.
-
-        Returns:
-            prototypes float32 [B, C]; keys float32 [B, D, h*w], L2-normalised, zero outside the mask.
-        """
+        """See `SupportBase`."""
         f2, f3 = self.backbone.lower(image.to(self.dtype))
         target = self.target(mask)  # float32 [B, 1, h, w]
         feature = self.features(f2, f3)
@@ -139,16 +132,15 @@ class StageGraph(nn.Module):
         return F.relu(self.doem(x) + self.doem.bias(pooled)[:, :, None, None])
 
 
-class QueryGraph(nn.Module):
+class QueryGraph(QueryBase):
     """One image against N classes: the image is encoded once, only the head runs N times."""
 
     def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        config = model.config
         f2, f3 = feature_sizes(model, input_size)
+        super().__init__(model, f3, dtype)
+        config = model.config
         bins = config.bins
-        self.dtype, self.width, self.feature = dtype, config.width, f3
-        self.backbone = fold_batchnorm(model.backbone).to(dtype)
+        self.width = config.width
         self.features = Features(fold_batchnorm(model.down_query), f2, f3).to(dtype)
         self.prior = Prior(dtype)
         self.bg_merge: FoldedMerge | None = None
@@ -176,13 +168,8 @@ class QueryGraph(nn.Module):
         self.head_conv = classifier[0].to(dtype)
         self.head_last = classifier[3]
 
-    def forward(self, image: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
-        """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M], float32 -> logits float32 [B, N, 2, h, w]."""
-        f2, f3 = self.backbone.lower(image.to(self.dtype))
-        return self.head(f2, f3, self.backbone.upper(f3), prototypes, keys)
-
     def head(self, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
-        """Everything behind the backbone; shapes as in `forward`."""
+        """See `QueryBase`."""
         q = self.features(f2, f3)  # [B, C, h, w]
         b, n = q.shape[0], prototypes.shape[0]
         prior_maps = self.prior(f4, keys)  # [B, N, h, w]

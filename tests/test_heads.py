@@ -1,0 +1,145 @@
+"""What every head must do: one class of tests, and a class with a config for each head."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.export.bundle import ExportOptions, export_bundle
+from ntre_deploy.export.fold import count_batchnorm
+from ntre_deploy.export.graphs import query_graph, support_graph
+from ntre_deploy.export.torch_engines import FullNetwork
+from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig
+from ntre_deploy.model.heads import HEADS, find_head, read_config
+from ntre_deploy.model.network import FewShotNetwork
+from ntre_deploy.model.weights import import_weights
+from ntre_deploy.runtime.image import InputSpec, label_map
+from ntre_deploy.runtime.segmenter import Segmenter
+
+SIZE = 65
+Images = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def inputs(batch: int, classes: int, shots: int) -> Images:
+    """Noise in letterboxes of different aspect ratios: images [B], supports [N, K] and masks."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=generator)
+    supports = torch.randn(classes, shots, 3, SIZE, SIZE, generator=generator)
+    masks = torch.zeros(classes, shots, SIZE, SIZE)
+    for c in range(classes):
+        masks[c, :, 8 : 40 + 4 * c, 16 - 4 * c : 50] = 1
+        supports[c, 0, :, 48 + c :] = 0
+        supports[c, -1, :, :, 52:] = 0
+    images[0, :, 50:] = 0
+    return images, supports, masks
+
+
+class HeadContract:
+    """A head's class sets `config`, for seeded random weights."""
+
+    config: ModelConfig
+
+    @pytest.fixture
+    def model(self) -> FewShotNetwork:
+        return import_weights("random:2", self.config)[0]
+
+    def test_it_is_registered_under_its_name(self) -> None:
+        assert HEADS[self.config.head].config is type(self.config)
+        assert read_config(json.loads(json.dumps(self.config.to_dict()))) == self.config
+
+    def test_a_checkpoint_keeps_config_and_weights(self, model: FewShotNetwork, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "a.safetensors", model, {"head": "untrained"})
+        loaded = load_checkpoint(tmp_path / "a.safetensors").model
+        assert loaded.config == self.config
+        with torch.inference_mode():
+            assert torch.equal(loaded(*inputs(1, 1, 2)).logits, model(*inputs(1, 1, 2)).logits)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_the_deployed_graphs_equal_the_training_graph(self, model: FewShotNetwork, dtype: torch.dtype) -> None:
+        images, supports, masks = inputs(batch=2, classes=3, shots=2)
+        support, query = support_graph(model, SIZE, dtype), query_graph(model, SIZE, dtype)
+        assert count_batchnorm(support) == count_batchnorm(query) == 0
+        allowed = 1e-4 if dtype == torch.float32 else 3e-2
+        with torch.inference_mode():
+            prototypes, keys = support(supports.flatten(0, 1), masks.flatten(0, 1)[:, None])
+            assert prototypes.shape == (6, model.prototype_channels)
+            assert keys.shape[1] == model.key_channels
+            got = query(images, prototypes.view(3, 2, -1).mean(1), keys.view(3, 2, *keys.shape[1:]))
+            assert got.dtype == prototypes.dtype == keys.dtype == torch.float32
+            assert got.shape[3:] == query.feature
+            for b in range(2):
+                for n in range(3):
+                    wanted = model(images[b : b + 1], supports[n : n + 1], masks[n : n + 1]).logits[0]
+                    assert (got[b, n] - wanted).abs().max() <= allowed * wanted.abs().max()
+
+    def test_a_class_with_fewer_shots_is_padded_without_a_trace(self, model: FewShotNetwork) -> None:
+        images, supports, masks = inputs(batch=1, classes=2, shots=2)
+        query = query_graph(model, SIZE)
+        with torch.inference_mode():
+            prototypes, keys = support_graph(model, SIZE)(supports[:, 0], masks[:, :1])
+            padded = torch.full((2, 3, *keys.shape[1:]), -1.0)
+            padded[:, 0] = keys
+            alone = query(images, prototypes, keys[:, None])
+            torch.testing.assert_close(query(images, prototypes, padded), alone, rtol=1e-5, atol=1e-5)
+
+    def test_features_may_stand_in_for_pixels(self, model: FewShotNetwork) -> None:
+        image, supports, masks = inputs(1, 1, 1)
+        with torch.inference_mode():
+            query = model.query_features(image)
+            shot = model.support_features(supports[0], masks[0])
+            got = model(query, type(shot)(*(f[:, None] for f in shot)), masks).logits
+            assert torch.equal(got, model(image, supports, masks).logits)
+
+    def test_gradients_reach_the_head(self, model: FewShotNetwork) -> None:
+        model.train()
+        model(*inputs(2, 2, 1)).logits.square().sum().backward()
+        own = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+        assert own
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
+
+    def test_a_bundle_gives_the_masks_of_the_training_graph(self, model: FewShotNetwork, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "a.safetensors", model, {"head": "untrained"})
+        export_bundle(tmp_path / "a.safetensors", tmp_path / "a.ntre", ExportOptions(precisions=("fp32", "fp16")))
+        segmenter = Segmenter.load(tmp_path / "a.ntre", "onnx-cpu", precision="fp32")
+        rng = np.random.default_rng(5)
+        photo, other = (rng.integers(0, 256, (70 + 40 * i, 120, 3), dtype=np.uint8) for i in range(2))
+        mask = np.zeros(other.shape[:2], np.uint8)
+        mask[20:70, 30:90] = 1
+        memories = [segmenter.encode_support([(other, mask)], "a"), segmenter.encode_support([(other, 1 - mask)], "b")]
+        full = FullNetwork(model, InputSpec(SIZE))
+        rows = [full.logits(photo, full.prepare([(other, m)])) for m in (mask, 1 - mask)]
+        wanted = label_map(np.concatenate([logits for logits, _ in rows]), rows[0][1])
+        assert (segmenter.segment(photo, memories) == wanted).mean() > 0.999
+        assert len(np.unique(wanted)) > 1
+
+
+class TestNTRENet(HeadContract):
+    config = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=SIZE)
+
+
+class TestMatcher(HeadContract):
+    config = MatcherConfig(backbone="squeezenet1_1", input_size=SIZE)
+
+
+class TestMatcherWithKeys(HeadContract):
+    config = MatcherConfig(backbone="squeezenet1_1", input_size=SIZE, nearest=0.5)
+
+
+def test_every_head_has_its_tests() -> None:
+    tested = {kind.config.head for kind in HeadContract.__subclasses__()}
+    assert tested == set(HEADS)
+
+
+def test_an_unknown_head_is_named_with_the_closest_one() -> None:
+    with pytest.raises(InputError, match="Did you mean 'matcher'"):
+        find_head("macher")
+    with pytest.raises(InputError, match="'width' is unknown"):
+        read_config({"head": "matcher", "width": 3})
+
+
+def test_a_config_without_a_head_is_ntrenets() -> None:
+    assert read_config({"width": 8}) == NTRENetConfig(width=8)
