@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.files import sha256
+from ntre_deploy.model.registry import MODELS, checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import (
     ENGINE_NAMES,
@@ -126,21 +127,24 @@ class Cached:
 
 
 def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
-    """The checkpoint that a bundle was made from: the one given, or one beside the bundle with the right SHA-256.
+    """The checkpoint that a bundle was made from: the one given, or one beside the bundle or by name with the right SHA-256.
 
     Raises:
         InputError: there is none, or the one given is another.
     """
     wanted = bundle.manifest.model.checkpoint_sha256
     if given is not None:
-        if not given.is_file():
-            raise InputError(f"Checkpoint {given} does not exist or is not a file.")
+        given = checkpoint_file(given)
         if sha256(given) != wanted:
             raise InputError(f"Checkpoint {given} is not the one that {bundle.folder} was exported from (its SHA-256).")
         return given
     beside = bundle.folder.absolute().parent
     for path in sorted(beside.glob("*.safetensors")):
         if path.is_file() and os.access(path, os.R_OK) and sha256(path) == wanted:
+            return path
+    for name in MODELS:
+        path = checkpoint_file(name)
+        if sha256(path) == wanted:
             return path
     raise InputError(
         f"The checkpoint of {bundle.folder} is not beside it; parity is measured against it: pass --checkpoint FILE."

@@ -45,7 +45,7 @@ class _Target:
 
 def command(
     target: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Checkpoint or bundle folder.", show_default=False)
+        Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Checkpoint, name or bundle folder.", show_default=False)
     ],
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
@@ -84,13 +84,14 @@ def command(
 
     Example: ntre eval model.safetensors --dataset coco:val.json --out results
     """
+    from ntre_deploy.model.registry import checkpoint_file
     from ntre_deploy.training.evaluation_report import PROTOCOLS
 
     one_of(protocol, PROTOCOLS, "Protocol")
     if not target.exists():
-        raise InputError(
-            f"{target} does not exist; give a checkpoint (.safetensors), or the folder of a bundle (NAME.ntre)."
-        )
+        if target.suffix == ".ntre":
+            raise InputError(f"Bundle {target} does not exist; make one with `ntre export CHECKPOINT --out {target}`.")
+        target = checkpoint_file(target)
     if not target.is_dir():
         for option, value in (("--engine", engine), ("--precision", precision)):
             if value is not None:

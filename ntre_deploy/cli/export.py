@@ -21,7 +21,7 @@ _PANEL = "TensorRT (--engine trt, trt-rtx)"
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors).", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors), or a name of `ntre models`.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
     engine: Annotated[
         list[str] | None, typer.Option("--engine", help="onnx, openvino, trt or trt-rtx; repeatable. (default: onnx)")
@@ -99,6 +99,8 @@ def command(
 
     Example: ntre export model.safetensors --precision fp32 --precision fp16
     """
+    from ntre_deploy.model.registry import checkpoint_file
+
     engines = tuple(dict.fromkeys(engine or ["onnx"]))
     for value in engines:
         one_of(value, _ENGINES, "Engine")
@@ -113,8 +115,7 @@ def command(
         raise InputError(f"Bundle name '{out.name}' must be NAME.ntre, for example {example}.")
     if engine_cache is not None and no_engine_cache:
         raise InputError("--engine-cache and --no-engine-cache exclude each other; leave one out.")
-    if not checkpoint.is_file():
-        raise InputError(f"Checkpoint {checkpoint} does not exist or is not a file.")
+    source = checkpoint_file(checkpoint)
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
     from ntre_deploy.data.dataset import open_dataset
@@ -137,7 +138,7 @@ def command(
     )
     options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration, plans)
     with steps(quiet=as_json) as progress:
-        manifest = export_bundle(checkpoint, out, options, progress)
+        manifest = export_bundle(source, out, options, progress)
     if as_json:
         built = [asdict(file) for file in manifest.files if file.engine in _PLANS]
         content = {"bundle": str(out), "model": manifest.model.id, "verification": manifest.verification}

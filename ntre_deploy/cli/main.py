@@ -13,7 +13,20 @@ from typing import Annotated, Any, cast
 import typer
 
 from ntre_deploy import __version__
-from ntre_deploy.cli import bench, demo, doctor, download, evaluate, export, import_weights, pretrain, segment, train
+from ntre_deploy.cli import (
+    bench,
+    demo,
+    doctor,
+    download,
+    evaluate,
+    export,
+    import_weights,
+    models,
+    pretrain,
+    segment,
+    train,
+    tune,
+)
 from ntre_deploy.errors import NtreError, did_you_mean
 
 DEFECT = 70
@@ -50,6 +63,8 @@ def options(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.command,
     "doctor": doctor.command,
+    "models": models.command,
+    "tune": tune.command,
     "export": export.command,
     "segment": segment.command,
     "bench": bench.command,
@@ -63,6 +78,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 _SHORT = {
     "demo": "The whole way with the model that comes with it.",
     "doctor": "What this machine can run, and what mends the rest.",
+    "models": "What checkpoints can be had by name.",
+    "tune": "A model for your own photos, kept if it is better.",
     "export": "A checkpoint to a bundle, verified against PyTorch.",
     "segment": "Photos and videos to masks, by example.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
@@ -72,7 +89,7 @@ _SHORT = {
     "train": "A config to a checkpoint.",
     "eval": "mIoU of a checkpoint or a bundle.",
 }
-_PANELS = {"Start here": ("demo", "doctor"), "Deploy": ("export", "segment", "bench")}
+_PANELS = {"Start here": ("demo", "doctor", "models", "tune"), "Deploy": ("export", "segment", "bench")}
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
     _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)

@@ -46,6 +46,7 @@ def command(
     """
     from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.files import check_folder
+    from ntre_deploy.model.registry import checkpoint_file
     from ntre_deploy.training.config import read_config, with_options
     from ntre_deploy.training.distributed import Processes
     from ntre_deploy.training.start import check_start, provenance, start_model, validation
@@ -55,6 +56,8 @@ def command(
     options = with_options(with_options(options, "run", seed=seed), "optimiser", steps=steps)
     if init is not None and start_from is not None:
         raise InputError("--init takes a backbone and --start all weights of a checkpoint; give one of them.")
+    init = None if init is None else checkpoint_file(init)
+    start_from = None if start_from is None else checkpoint_file(start_from)
     # a run that goes on has its weights in its own state
     if not (out / STATE).exists():
         check_start(options, init, start_from)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file, saving_tensors
+from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.heads import build_network, read_config
 from ntre_deploy.model.network import FewShotNetwork
 
@@ -21,6 +22,8 @@ VERSION = 1
 _KEY = "ntre"
 # a counter that no computation of a frozen BatchNorm reads; torchvision's older files lack it too
 _COUNTER = "num_batches_tracked"
+# a file name of another machine would mean nothing here
+_LENDERS = ("package:", "torchvision:")
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,26 @@ class Checkpoint:
     origin: dict[str, Any]
 
 
-def save_checkpoint(path: str | Path, model: FewShotNetwork, origin: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path, model: FewShotNetwork, origin: Mapping[str, Any], borrow: str | None = None
+) -> None:
     """Write `model` with its config; `origin` is JSON that tells where the weights come from.
+
+    Args:
+        borrow: a named source of `import_weights`, such as `package:efficientnet_lite0`: what the backbone has from
+            there is left out, and read from there again when the checkpoint is loaded.
 
     Raises:
         InputError: the file cannot be written.
+        EngineError: the source of `borrow` is not there.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if not k.endswith(_COUNTER)}
+    if borrow is not None:
+        theirs = _borrowed(borrow, model.config)
+        tensors = {k: v for k, v in tensors.items() if k not in theirs or not torch.equal(v, theirs[k])}
     # one entry, because safetensors orders several at random, and equal models must be equal files
     content = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict(), "origin": dict(origin)}
+    content |= {} if borrow is None else {"borrow": borrow}
     metadata = {_KEY: json.dumps(content, sort_keys=True)}
     with atomic_file(Path(path)) as temporary, saving_tensors():
         save_file(tensors, temporary, metadata)
@@ -50,6 +64,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         InputError: not a checkpoint of this project, or its tensors do not fit its config.
+        EngineError: its backbone is a package's, which is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,6 +85,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     # without memory and random numbers of its own: a small file must not ask for more than it brings
     with torch.device("meta"):
         model = build_network(config)
+    if "borrow" in content:
+        tensors = _borrowed(str(content["borrow"]), config) | tensors
     check_fit(model, tensors, f"Checkpoint {path}")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -77,6 +94,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     counters = {name: torch.zeros((), dtype=torch.int64) for name in model.state_dict() if name.endswith(_COUNTER)}
     model.load_state_dict(tensors | counters, assign=True)
     return Checkpoint(model.eval(), origin)
+
+
+def _borrowed(source: str, config: ModelConfig) -> dict[str, Tensor]:
+    """The backbone's tensors of a named source of weights, under a checkpoint's names."""
+    from ntre_deploy.model.weights import import_weights
+
+    if not source.startswith(_LENDERS):
+        raise InputError(f"A backbone can be borrowed from {' or '.join(_LENDERS)}NAME, not from '{source}'.")
+    found = import_weights(source, config)[0].state_dict()
+    return {k: v for k, v in found.items() if k.startswith("backbone.") and not k.endswith(_COUNTER)}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
