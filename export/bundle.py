@@ -293,6 +293,8 @@ def make_self_test(reference: FullNetwork, cases: Sequence[Case], side: int = 16
         if prepare_mask(mask, reference.spec).mean() < _LEAST_TARGET:
             continue
         prediction, box = reference.predict(query, reference.prepare([(image, mask)]))
+        if not prediction.supports[0].keys.any():
+            continue  # a coarse layer 4 may look past a target, and the runtime refuses such a support
         logits = prediction.logits.numpy()
         labels = label_map(logits, box)
         decisions = [*prediction.initial_logits, *([] if prediction.bg_logits is None else [prediction.bg_logits])]

@@ -150,9 +150,9 @@ class EfficientNetLite0(nn.Module):
                 block, after = self.blocks[index], self.blocks[index + 1]
                 assert isinstance(block, MBConv)
                 assert isinstance(after, MBConv)
-                block.bn2.weight *= factor
-                block.bn2.bias *= factor
-                after.expand_conv.weight /= factor
+                block.bn2.weight.mul_(factor)
+                block.bn2.bias.mul_(factor)
+                after.expand_conv.weight.div_(factor)
 
     def lower(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, H, W] -> f2 [B, 40, H/8, W/8], f3 [B, 112, H/16, W/16]; f3 is at H/8, W/8 with stride 8."""
