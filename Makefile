@@ -32,11 +32,11 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,trt-rtx,docs,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,photos,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
-$(OPENVINO)/.dependencies: EXTRAS := cpu,export,openvino,int8,trt-rtx,dev
+$(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
-$(VISION)/.dependencies: EXTRAS := cpu,export,train,dev
+$(VISION)/.dependencies: EXTRAS := cpu,export,photos,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt
 
 $(VENV)/.dependencies $(VISION)/.dependencies $(OPENVINO)/.dependencies: %/.dependencies: pyproject.toml constraints.txt constraints-torchvision.txt

@@ -44,7 +44,7 @@ from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
 from ntre_deploy.runtime.engines.tensorrt import ENGINES as PLANS
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
-from ntre_deploy.runtime.image import InputSpec, label_map, prepare_mask
+from ntre_deploy.runtime.image import InputSpec, input_spec, label_map, prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions
@@ -129,7 +129,7 @@ def export_bundle(
         progress("loading the checkpoint")
         loaded = load_checkpoint(checkpoint)
         model, config = loaded.model, loaded.model.config
-        spec = InputSpec(check_input_size(options.input_size or config.input_size))
+        spec = input_spec(config, options.input_size)
         digest = sha256(checkpoint)
         entry = ModelEntry(
             id=hashlib.sha256(f"{digest} {spec.size}".encode()).hexdigest()[:16],
@@ -296,6 +296,8 @@ def make_self_test(reference: FullNetwork, cases: Sequence[Case], side: int = 16
         if prepare_mask(mask, reference.spec).mean() < _LEAST_TARGET:
             continue
         prediction, box = reference.predict(query, reference.prepare([(image, mask)]))
+        if not prediction.supports[0].keys.any():
+            continue  # a coarse layer 4 may look past a target, and the runtime refuses such a support
         logits = prediction.logits.numpy()
         labels = label_map(logits, box)
         decisions = [*prediction.initial_logits, *([] if prediction.bg_logits is None else [prediction.bg_logits])]

@@ -18,11 +18,12 @@ from ntre_deploy.export.prototypes import FoldedMerge
 from ntre_deploy.model.ntrenet import NTRENet, Stage
 
 
-def feature_sizes(model: NTRENet, input_size: int) -> tuple[Size, Size]:
-    """Sizes (h, w) of f2 and f3 for a square input; f4 has f3's."""
+def feature_sizes(model: NTRENet, input_size: int) -> tuple[Size, Size, Size]:
+    """Sizes (h, w) of f2, f3 and f4 for a square input."""
     with torch.inference_mode():
         f2, f3 = model.backbone.lower(torch.zeros(1, 3, input_size, input_size))
-    return (f2.shape[2], f2.shape[3]), (f3.shape[2], f3.shape[3])
+        f4 = model.backbone.upper(f3)
+    return (f2.shape[2], f2.shape[3]), (f3.shape[2], f3.shape[3]), (f4.shape[2], f4.shape[3])
 
 
 class Margin(nn.Module):
@@ -61,10 +62,12 @@ class SupportGraph(SupportBase):
 
     def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(model, dtype)
-        f2, f3 = feature_sizes(model, input_size)
+        f2, f3, f4 = feature_sizes(model, input_size)
         self.area_epsilon = model.config.area_epsilon
         self.features = Features(fold_batchnorm(model.down_support), f2, f3).to(dtype)
         self.target = resize_chain((input_size, input_size), f3)
+        # the training graph masks the keys with the mask of layer 3
+        self.target_to_keys = resize_chain(f3, f4)
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `SupportBase`."""
@@ -75,14 +78,18 @@ class SupportGraph(SupportBase):
         total = pixels @ feature.flatten(2).transpose(1, 2).to(torch.float32)  # [B, 1, C]
         prototype = total[:, 0] / (pixels.sum(2) + self.area_epsilon)
         f4 = self.backbone.upper(f3 * target.to(self.dtype))
-        inside = (pixels > 0).to(torch.float32)  # a factor in (0, 1] would cancel in the norm
+        inside = (self.target_to_keys(target).flatten(2) > 0).to(
+            torch.float32
+        )  # a factor in (0, 1] would cancel in the norm
         return prototype, normalise(f4.flatten(2), 1) * inside
 
 
 class StageGraph(nn.Module):
     """BGEM, matching and DOEM of one stage (eq. 4 to 9) for N classes at once."""
 
-    def __init__(self, stage: Stage, model: NTRENet, feature: Size, size: Size, dtype: torch.dtype) -> None:
+    def __init__(
+        self, stage: Stage, model: NTRENet, feature: Size, prior: Size, size: Size, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         config = model.config
         c = config.width
@@ -94,7 +101,7 @@ class StageGraph(nn.Module):
             self.bgem.to(dtype)
         self.matching = FoldedMerge(stage.matching.merge, c, c).to(dtype)
         self.f3x3 = fold_batchnorm(stage.matching.f3x3).to(dtype)
-        self.prior_to_stage = resize_chain(feature, size)
+        self.prior_to_stage = resize_chain(prior, size)
         self.initial: Margin | None = None
         if stage.initial is not None and stage.doem is not None:
             self.initial = Margin(fold_batchnorm(stage.initial))
@@ -108,7 +115,7 @@ class StageGraph(nn.Module):
 
         Args:
             q: [B, C, b, b]; what depends on the image alone is computed once for all classes.
-            prior_maps: float32 [B, N, h, w].
+            prior_maps: float32 [B, N, h4, w4].
             prototypes: [N, C].
             background: float32 margin [B, 1, h, w]; None without BGEM and DOEM.
 
@@ -136,7 +143,7 @@ class QueryGraph(QueryBase):
     """One image against N classes: the image is encoded once, only the head runs N times."""
 
     def __init__(self, model: NTRENet, input_size: int, dtype: torch.dtype = torch.float32) -> None:
-        f2, f3 = feature_sizes(model, input_size)
+        f2, f3, f4 = feature_sizes(model, input_size)
         super().__init__(model, f3, dtype)
         config = model.config
         bins = config.bins
@@ -154,7 +161,7 @@ class QueryGraph(QueryBase):
         self.once = config.elimination == "once"
         sizes = [f3] if self.once else [(b, b) for b in bins]
         self.stages = nn.ModuleList(
-            StageGraph(stage, model, f3, size, dtype) for stage, size in zip(_stages(model), sizes, strict=True)
+            StageGraph(stage, model, f3, f4, size, dtype) for stage, size in zip(_stages(model), sizes, strict=True)
         )
         self.pools = nn.ModuleList(adaptive_pool(f3, b) for b in bins).to(dtype)
         self.alpha = fold_batchnorm(model.fem.alpha).to(dtype)
@@ -172,7 +179,7 @@ class QueryGraph(QueryBase):
         """See `QueryBase`."""
         q = self.features(f2, f3)  # [B, C, h, w]
         b, n = q.shape[0], prototypes.shape[0]
-        prior_maps = self.prior(f4, keys)  # [B, N, h, w]
+        prior_maps = self.prior(f4, keys)  # [B, N, h4, w4]
         prototypes = prototypes.to(self.dtype)
         background: Tensor | None = None
         if self.bg_merge is not None:

@@ -13,6 +13,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.files import atomic_file, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import TrainConfig, read_config, with_options
 from ntre_deploy.training.evaluator import Run, evaluate
 from ntre_deploy.training.runs import NetworkRun
@@ -105,7 +106,7 @@ def _one(
         out = args.work / row / f"fold{fold}_seed{seed}"
         out.mkdir(parents=True, exist_ok=True)
         Trainer(config, photos["train"], model, out, store=store).run()
-        run = NetworkRun(FullNetwork(model, InputSpec(config.model.input_size)))
+        run = NetworkRun(FullNetwork(model, input_spec(model.config)))
     trained = time.monotonic() - start
     test = held_out(photos["val"], photos["train"], fold, config.data.split)
     results = {}
@@ -117,7 +118,7 @@ def _one(
 
 def _matcher(model: NTRENet, config: TrainConfig) -> Run:
     """The matcher on the backbone of a checkpoint, at the config's input size."""
-    same_size = NTRENet(config.model)
+    same_size = NTRENet(replace(config.model, mean=model.config.mean, std=model.config.std))
     same_size.backbone.load_state_dict(model.backbone.state_dict())
     return prototype_matcher(same_size)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ntre_deploy.model.matching import masked_average, resize
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime.image import InputSpec, label_map, prepare_image, prepare_mask
+from ntre_deploy.runtime.image import input_spec, label_map, prepare_image, prepare_mask
 from ntre_deploy.training.evaluator import Pixels, Run, Shots
 
 _EPSILON = 1e-5
@@ -20,7 +20,7 @@ _EPSILON = 1e-5
 
 def prototype_matcher(model: NTRENet) -> Run:
     """Two-way matching on layer 4, the layer of the prior (eq. 5); layers 2 and 3 were 1 to 2 points worse."""
-    spec = InputSpec(model.config.input_size)
+    spec = input_spec(model.config)
     model.eval()
 
     @torch.inference_mode()

@@ -172,7 +172,7 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
     from ntre_deploy.export.torch_engines import FullNetwork
     from ntre_deploy.files import sha256
     from ntre_deploy.model.checkpoint import load_checkpoint
-    from ntre_deploy.runtime.image import InputSpec
+    from ntre_deploy.runtime.image import input_spec
     from ntre_deploy.training.released_network import released_run
     from ntre_deploy.training.runs import NetworkRun
 
@@ -180,7 +180,7 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
         torch.set_num_threads(threads)
     loaded = load_checkpoint(path)
     config = loaded.model.config
-    spec = InputSpec(config.input_size)
+    spec = input_spec(config)
     run = released_run(loaded.model, spec) if protocol == "released" else NetworkRun(FullNetwork(loaded.model, spec))
     model = {
         "kind": "checkpoint",

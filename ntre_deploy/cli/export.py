@@ -21,7 +21,9 @@ _PANEL = "TensorRT (--engine trt, trt-rtx)"
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.safetensors), or a name of `ntre models`.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint (.safetensors), or a name of `ntre models`.", show_default=False)
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
     engine: Annotated[
         list[str] | None, typer.Option("--engine", help="onnx, openvino, trt or trt-rtx; repeatable. (default: onnx)")

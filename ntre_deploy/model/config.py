@@ -7,17 +7,25 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.options import build
 
-Backbone = Literal["resnet50", "resnet101", "vgg16_bn", "squeezenet1_1"]
+Backbone = Literal["resnet50", "resnet101", "vgg16_bn", "squeezenet1_1", "resnet18", "efficientnet_lite0"]
 Stem = Literal["deep", "torchvision"]
 BgInit = Literal["zeros", "normal"]
 F3x3Form = Literal["residual", "plain"]
 DoPrototype = Literal["mean", "masked_mean"]
 Elimination = Literal["per_bin", "once"]
 
+# of torchvision's ImageNet weights and those of the released code, in units of 0..255 RGB
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# of layer 4, its own one first; a backbone without an entry knows 8 alone
+_STRIDES = {"vgg16_bn": (16,), "efficientnet_lite0": (32, 16, 8)}
 # beyond what any machine can train; keeps a typing error from asking for all of the memory
 MAX_INPUT_SIZE = 4097
 _MAX_CHANNELS = 4096
 _MAX_BINS = 16
+# what a manifest takes for a number
+_MAX_LEVEL = 1e6
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,11 @@ class ModelConfig:
 
     Attributes:
         backbone: feature extractor; its state-dict names are torchvision's.
-        stem: ResNets only: `deep` (three 3x3 convolutions, as released) or `torchvision` (one 7x7).
+        stem: ResNet-50 and ResNet-101 only: `deep` (three 3x3 convolutions, as released) or `torchvision` (one 7x7).
+        stride: of layer 4, in pixels; layer 3 has the same or 16.  None is the backbone's own: 32 for
+            `efficientnet_lite0`, which also knows 16 and 8 by dilation, 16 for `vgg16_bn`, 8 for the others.
+        mean, std: what the backbone's weights expect: (pixel - mean) / std of R, G and B in 0..255.  Importing weights
+            sets them, and training takes them from the checkpoint that it starts from.
         shots: number of supports that the model was trained with.
         input_size: side of the square input in pixels, 8k + 1.
     """
@@ -38,6 +50,9 @@ class ModelConfig:
 
     backbone: Backbone = "resnet50"
     stem: Stem = "deep"
+    stride: int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     shots: int = 1
     input_size: int = 473
 
@@ -46,6 +61,13 @@ class ModelConfig:
             if get_origin(field.type) is Literal:
                 one_of(str(getattr(self, field.name)), [str(v) for v in get_args(field.type)], field.name)
         check_input_size(self.input_size)
+        known = _STRIDES.get(self.backbone, (8,))
+        if self.stride is not None and self.stride not in known:
+            raise InputError(f"stride is {self.stride}; {self.backbone} has {' or '.join(map(str, sorted(known)))}.")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _colour(getattr(self, name), name))
+        if min(self.std) <= 0:
+            raise InputError(f"std is {list(self.std)}; its numbers must be above 0.")
         self._check_whole("shots")
 
     def _check_whole(self, *names: str) -> None:
@@ -155,6 +177,13 @@ class MatcherConfig(ModelConfig):
         super().__post_init__()
         if not 0 <= self.nearest <= 1:
             raise InputError(f"nearest is {self.nearest}; it must lie between 0 and 1.")
+
+
+def _colour(values: tuple[float, ...], name: str) -> tuple[float, ...]:
+    numbers = tuple(values)
+    if len(numbers) != 3 or not all(type(v) in (int, float) and abs(v) < _MAX_LEVEL for v in numbers):
+        raise InputError(f"{name} is {list(numbers)}; it must be three numbers, for R, G and B in 0..255.")
+    return tuple(float(v) for v in numbers)
 
 
 def check_input_size(size: int) -> int:

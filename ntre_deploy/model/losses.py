@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ntre_deploy.model.matching import resize
+from ntre_deploy.model.matching import nearest, resize
 from ntre_deploy.model.network import Prediction
 
 IGNORE = 255
@@ -91,11 +91,11 @@ def dense_loss(
         classes: int64 [B], class ids, one less than the row of the proxy.
     """
     f4 = prediction.query.f4
-    step = (dense_label.shape[1] - 1) // (f4.shape[2] - 1)  # feature k lies at pixel step * k
+    size = (f4.shape[2], f4.shape[3])
     features = [f4.permute(0, 2, 3, 1).flatten(0, 2)]
-    labels = [dense_label[:, ::step, ::step].flatten()]
+    labels = [nearest(dense_label, size).flatten()]
     for k, support in enumerate(prediction.supports):
-        shown = support_labels[:, k, ::step, ::step] == 1
+        shown = nearest(support_labels[:, k], size) == 1
         features.append(support.keys.permute(0, 2, 3, 1).flatten(0, 2))
         labels.append(torch.where(shown, classes[:, None, None] + 1, -100).flatten())
     label = torch.cat(labels)

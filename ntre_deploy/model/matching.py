@@ -15,6 +15,16 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
+def nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels [..., H, W] of any dtype at the places of a feature, with aligned corners: [..., *size]."""
+    h, w = labels.shape[-2:]
+    rows, columns = (
+        torch.linspace(0, side - 1, count, dtype=torch.float64).round().long().to(labels.device)
+        for side, count in ((h, size[0]), (w, size[1]))
+    )
+    return labels[..., rows, :][..., columns]
+
+
 def expand_as(prototype: Tensor, feature: Tensor) -> Tensor:
     """Repeat a prototype [B or 1, C] over the batch and positions of `feature` [B, *, h, w]."""
     return prototype[:, :, None, None].expand(feature.shape[0], -1, *feature.shape[-2:])

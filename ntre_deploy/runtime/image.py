@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
+from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, check_input_size
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-# of the ImageNet weights, in units of 0..255 RGB
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 # the largest side that OpenCV's resize can address
 MAX_SIDE = 32_767
 # label 0 is background, and labels are uint8
@@ -42,6 +40,21 @@ class InputSpec:
     size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """RGB of the mean colour to the nearest level."""
+        r, g, b = (min(max(round(level), 0), 255) for level in self.mean)
+        return r, g, b
+
+
+def input_spec(config: ModelConfig, size: int | None = None) -> InputSpec:
+    """What the model of `config` takes, at its own input size or at `size`.
+
+    Raises:
+        InputError: the size is not 8k + 1.
+    """
+    return InputSpec(config.input_size if size is None else check_input_size(size), config.mean, config.std)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Training episodes by number: what an episode is depends on seed and number alone, not on workers or processes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,13 +29,18 @@ Item = dict[str, Tensor]
 
 
 class TrainEpisodes(TorchDataset[Item]):
-    """Every image that holds a base class is the query once in an epoch, in a new order each time (after PFENet)."""
+    """Every image that holds a base class is the query once in an epoch, in a new order each time (after PFENet).
+
+    Args:
+        spec: what the network takes: side of the crops, normalisation, and the colour of the padding where `options`
+            names none.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
         data: DataOptions,
-        size: int,
+        spec: InputSpec,
         seed: int,
         options: Augmentation,
         dense: bool = False,
@@ -42,7 +48,8 @@ class TrainEpisodes(TorchDataset[Item]):
         if dense:
             labelled(dataset)
         self.dataset = CachedDataset(dataset) if data.cache else dataset
-        self.shots, self.size, self.seed, self.options = data.shots, size, seed, options
+        self.shots, self.spec, self.seed = data.shots, spec, seed
+        self.options = options if options.fill is not None else replace(options, fill=spec.fill)
         names, shots = dataset.class_names, data.shots
         base = tuple(names) if data.split == ALL else base_classes(len(names), data.fold, data.split)
         self.images: dict[int, Sequence[str]] = {c: dataset.images(c) for c in base}
@@ -117,6 +124,6 @@ class TrainEpisodes(TorchDataset[Item]):
         image: Pixels = self.dataset.image(image_id)
         if mask.shape != image.shape[:2]:
             raise InputError(f"Image {image_id} of {self.dataset.name} and its mask have different sizes.")
-        image, mask = augment(image, mask, self.size, rng, self.options)
-        pixels, _ = prepare_image(image, InputSpec(self.size))
+        image, mask = augment(image, mask, self.spec.size, rng, self.options)
+        pixels, _ = prepare_image(image, self.spec)
         return torch.from_numpy(pixels), torch.from_numpy(mask.astype(np.int64))

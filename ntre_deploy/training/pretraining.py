@@ -21,11 +21,13 @@ from ntre_deploy.data.transforms import Augmentation
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.backbones import BackboneModule
 from ntre_deploy.model.config import check_input_size
+from ntre_deploy.model.matching import nearest
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import ALL, DataOptions
 from ntre_deploy.training.episodes import NO_LABEL, TrainEpisodes
 from ntre_deploy.training.schedule import learning_rate
 
-# every backbone has feature k at pixel 8k of its input
+# in pixels, between the labels of a scene; no backbone has finer features
 _STRIDE = 8
 _CLIP = 5.0
 _POWER = 0.9
@@ -75,18 +77,22 @@ class PretrainOptions:
 
 
 class LabelledScenes(TorchDataset[tuple[Tensor, Tensor]]):
-    """Scene `number` as float32 [3, S, S] and int64 [s, s] at feature places: 0 none, 1 on a class, -100 no label.
+    """Scene `number` as float32 [3, S, S] and int64 [s, s] at every eighth pixel: 0 none, 1 on a class, -100 no label.
 
     The classes of several datasets stand behind one another.
+
+    Args:
+        spec: side of the crops and normalisation; None is `options.size` and ImageNet's.
 
     Raises:
         InputError: a dataset knows the masks of single classes only.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], options: PretrainOptions) -> None:
+    def __init__(self, datasets: Sequence[Dataset], options: PretrainOptions, spec: InputSpec | None = None) -> None:
+        spec = spec or InputSpec(options.size)
         data = DataOptions(split=ALL, cache=True)
         augmentation = replace(_AUGMENTATION, scale=options.scale)
-        self.parts = [TrainEpisodes(d, data, options.size, options.seed, augmentation, dense=True) for d in datasets]
+        self.parts = [TrainEpisodes(d, data, spec, options.seed, augmentation, dense=True) for d in datasets]
         self.offsets = [0]
         for d in datasets:
             self.offsets.append(self.offsets[-1] + len(d.class_names))
@@ -121,7 +127,7 @@ def pretrain(
         GateError: the loss became NaN or infinite.
     """
     torch.manual_seed(options.seed)
-    source = LabelledScenes(datasets, options)
+    source = LabelledScenes(datasets, options, InputSpec(options.size, backbone.mean, backbone.std))  # type: ignore[arg-type]
     added = not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
@@ -141,7 +147,8 @@ def pretrain(
         images, labels = images.to(device), labels.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             whole, masked, shown = _layer4(network, images, labels)
-            x, label = _draw(whole, masked, labels, shown, options.places)
+            size = (shown.shape[1], shown.shape[2])
+            x, label = _draw(whole, masked, nearest(labels, size), shown, options.places)
             logits = classifier(x).float()
         loss = F.cross_entropy(logits, label)
         if not math.isfinite(loss.item()):
@@ -162,14 +169,15 @@ def pretrain(
 
 
 def _layer4(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Layer 4 of the images and behind one object of each, [B, h, w, D], and where that object is."""
+    """Layer 4 of the images and behind one object of each, [B, h, w, D], and where that object is, [B, h, w]."""
     backbone: BackboneModule = network  # type: ignore[assignment]
     shown = torch.stack([scene == _any_class(scene) for scene in labels])
     _, f3 = backbone.lower(images.contiguous(memory_format=torch.channels_last))
     # one pass, so that one set of BatchNorm statistics serves both
-    f4 = backbone.upper(torch.cat([f3, f3 * shown[:, None]])).permute(0, 2, 3, 1)
+    mask = nearest(shown, (f3.shape[2], f3.shape[3]))
+    f4 = backbone.upper(torch.cat([f3, f3 * mask[:, None]])).permute(0, 2, 3, 1)
     whole, masked = f4.chunk(2)
-    return whole, masked, shown
+    return whole, masked, nearest(shown, (f4.shape[1], f4.shape[2]))
 
 
 def _draw(whole: Tensor, masked: Tensor, labels: Tensor, shown: Tensor, places: int) -> tuple[Tensor, Tensor]:

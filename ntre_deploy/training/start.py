@@ -1,6 +1,7 @@
 """What a run starts from: a model, and the validation that it is judged by."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import fill, load_checkpoint
 from ntre_deploy.model.heads import build_network
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.model.weights import source_of
+from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.evaluator import evaluate
 from ntre_deploy.training.runs import NetworkRun
 
-# options of the model that may differ from those of the checkpoint that a run starts from
-_FREE = ("input_size", "bins", "bgem", "doem")
+# options of the model that may differ from those of the checkpoint that a run starts from; `start_model` takes mean and
+# std from it
+_FREE = ("input_size", "stride", "bins", "bgem", "doem")
 
 
 def validation(config: TrainConfig, dataset: Dataset) -> Callable[[FewShotNetwork], float] | None:
@@ -34,7 +37,7 @@ def validation(config: TrainConfig, dataset: Dataset) -> Callable[[FewShotNetwor
     Raises:
         InputError: `run.validate_on` cannot be opened.
     """
-    data, spec = config.data, InputSpec(config.model.input_size)
+    data = config.data
     if config.run.validate_on is not None:
         dataset = open_dataset(config.run.validate_on)
     elif data.split == ALL:
@@ -46,7 +49,7 @@ def validation(config: TrainConfig, dataset: Dataset) -> Callable[[FewShotNetwor
         return None
     count = config.run.validate_episodes
     episodes = sample_episodes(dataset, usable, data.shots, count, config.run.seed, split=data.split, fold=fold)
-    return lambda model: evaluate(NetworkRun(FullNetwork(model, spec)), dataset, episodes).miou
+    return lambda model: evaluate(NetworkRun(FullNetwork(model, input_spec(model.config))), dataset, episodes).miou
 
 
 def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> None:
@@ -58,7 +61,7 @@ def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> N
     if config.run.backbone != "finetune" and init is None and start is None:
         raise InputError(
             f'The backbone is not trained (run.backbone = "{config.run.backbone}") and has no weights to start from; '
-            f"give some with --init CHECKPOINT (`ntre import-weights torchvision:{config.model.backbone} OUT` makes "
+            f"give some with --init CHECKPOINT (`ntre import-weights {source_of(config.model.backbone)} OUT` makes "
             'one) or --start CHECKPOINT, or train it with run.backbone = "finetune" in the config.'
         )
 
@@ -66,18 +69,29 @@ def check_start(config: TrainConfig, init: Path | None, start: Path | None) -> N
 def start_model(config: TrainConfig, init: Path | None = None, start: Path | None = None) -> FewShotNetwork:
     """A model with seeded weights and, where `init` is given, that checkpoint's backbone; or the weights of `start`.
 
-    From `start`, input size and pyramid bins may be others and BGEM or DOEM may be left out; every weight that the
-    config's model has must be there.
+    Mean and std are those of the checkpoint, because its backbone learned with them.  From `start`, input size, stride
+    and pyramid bins may be others and BGEM or DOEM may be left out; every weight that the config's model has must be
+    there.
 
     Raises:
         InputError: the checkpoint cannot be read, has another backbone (`init`) or model options (`start`), or lacks
             a module.
     """
+    source = start or init
+    before = None if source is None else load_checkpoint(source).model
+    options = config.model
+    if before is not None:
+        options = replace(options, mean=before.config.mean, std=before.config.std)
     torch.manual_seed(config.run.seed)
-    model = build_network(config.model)
+    model = build_network(options)
+    if before is None:
+        # the layers' own start values are too small to train a backbone without BatchNorm from scratch
+        for module in model.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        return model
     if start is not None:
-        before = load_checkpoint(start).model
-        ours, theirs = config.model.to_dict(), before.config.to_dict()
+        ours, theirs = options.to_dict(), before.config.to_dict()
         if different := [name for name in ours if ours[name] != theirs[name] and name not in _FREE]:
             raise InputError(
                 f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "
@@ -86,20 +100,13 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
         own = model.state_dict()
         fill(model, {k: v for k, v in before.state_dict().items() if k in own}, f"Checkpoint {start}")
         return model
-    if init is None:
-        # the layers' own start values are too small to train a backbone without BatchNorm from scratch
-        for module in model.backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        return model
-    found = load_checkpoint(init).model
-    asked = (config.model.backbone, config.model.stem)
-    if (found.config.backbone, found.config.stem) != asked:
+    asked, found = ((c.backbone, c.stem) for c in (config.model, before.config))
+    if found != asked:
         raise InputError(
-            f"Checkpoint {init} has the backbone {found.config.backbone} ({found.config.stem} stem), the config asks "
-            f"for {asked[0]} ({asked[1]} stem)."
+            f"Checkpoint {init} has the backbone {found[0]} ({found[1]} stem), the config asks for {asked[0]} "
+            f"({asked[1]} stem)."
         )
-    model.backbone.load_state_dict(found.backbone.state_dict())
+    model.backbone.load_state_dict(before.backbone.state_dict())
     return model
 
 

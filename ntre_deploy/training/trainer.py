@@ -22,6 +22,7 @@ from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
 from ntre_deploy.model.losses import dense_loss, total_loss
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction
+from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
@@ -69,7 +70,7 @@ class Trainer:
         self.local = options.batch // self.processes.count
         dense = config.loss.dense > 0
         self.episodes = TrainEpisodes(
-            dataset, data, config.model.input_size, config.run.seed, config.augmentation, dense
+            dataset, data, input_spec(model.config), config.run.seed, config.augmentation, dense
         )
         self.steps = options.steps or options.epochs * math.ceil(len(self.episodes) / options.batch)
         self.model = model.to(self.device)

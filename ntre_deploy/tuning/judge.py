@@ -30,9 +30,7 @@ def episodes_of(dataset: Dataset, split: PhotoSplit, seed: int = 0) -> EpisodeSe
     return EpisodeSet(dataset.name, "all", None, SHOTS, seed, tuple(drawn))
 
 
-def judge(
-    run: Run, dataset: Dataset, episodes: EpisodeSet, progress: Callable[[], None] = lambda: None
-) -> Evaluation:
+def judge(run: Run, dataset: Dataset, episodes: EpisodeSet, progress: Callable[[], None] = lambda: None) -> Evaluation:
     """Run the episodes; the draws of a photo are summed, so that an interval is one over photos.
 
     Returns:
@@ -64,5 +62,7 @@ class Gain:
 
 def gain(before: Evaluation, after: Evaluation) -> Gain:
     """mIoU of `after` minus that of `before`, over the same draws of photos."""
-    one, two = (draw([(int(c), *row) for c, row in zip(e.classes, e.counts.tolist(), strict=True)]) for e in (before, after))
+    one, two = (
+        draw([(int(c), *row) for c, row in zip(e.classes, e.counts.tolist(), strict=True)]) for e in (before, after)
+    )
     return Gain(after.miou - before.miou, interval(two.miou - one.miou))

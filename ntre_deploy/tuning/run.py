@@ -1,23 +1,20 @@
 """A tune from start to end: hold photos out, train, compare, and keep the result if it is better."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ntre_deploy.data.cached import CachedDataset
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.subset import Subset
-from ntre_deploy.errors import InputError
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.files import atomic_file, sha256
+from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.training.config import ALL, DataOptions, OptimiserOptions, RunOptions, TrainConfig
 from ntre_deploy.training.evaluator import Evaluation
 from ntre_deploy.training.runs import NetworkRun
 from ntre_deploy.training.start import provenance

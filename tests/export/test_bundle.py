@@ -12,7 +12,9 @@ from ntre_deploy.export import verify as verification
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
 from ntre_deploy.files import sha256
-from ntre_deploy.model.checkpoint import load_checkpoint
+from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
+from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
@@ -130,3 +132,18 @@ def test_a_bundle_that_fails_its_own_self_test_is_not_written(
     with pytest.raises(GateError, match="its own self-test"):
         export_bundle(tiny_checkpoint, tmp_path / "x.ntre", ExportOptions())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_backbone_of_other_colours_and_a_coarser_layer_4_is_exported_whole(tmp_path: Path) -> None:
+    # layer 4 is padded on one side at this size
+    config = NTRENetConfig(backbone="efficientnet_lite0", width=8, bg_channels=8, bins=(3,), input_size=89)
+    model, origin = import_weights("random:3", config)
+    save_checkpoint(tmp_path / "c.safetensors", model, origin)
+    manifest = export_bundle(tmp_path / "c.safetensors", tmp_path / "x.ntre", ExportOptions())
+    assert manifest.input == InputSpec(89, (127, 127, 127), (128, 128, 128))
+    assert Bundle.open(tmp_path / "x.ntre").manifest.input == manifest.input
+    assert (manifest.model.feature_size, manifest.model.key_channels) == ((6, 6), 1152)
+    segmenter = Segmenter.load(tmp_path / "x.ntre")
+    test = Bundle.open(tmp_path / "x.ntre").self_test()
+    memory = segmenter.encode_support([(test.support_image, test.support_mask)])
+    assert memory.keys[0].shape[1] <= 3 * 3

@@ -26,7 +26,14 @@ def disturb(module: nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "stem"),
-    [("resnet50", "deep"), ("resnet50", "torchvision"), ("vgg16_bn", "deep"), ("squeezenet1_1", "deep")],
+    [
+        ("resnet50", "deep"),
+        ("resnet50", "torchvision"),
+        ("vgg16_bn", "deep"),
+        ("squeezenet1_1", "deep"),
+        ("resnet18", "torchvision"),
+        ("efficientnet_lite0", "deep"),
+    ],
 )
 def test_a_folded_backbone_gives_the_same_features(backbone: str, stem: str) -> None:
     module = build_backbone(NTRENetConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]

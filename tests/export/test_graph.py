@@ -18,6 +18,13 @@ CONFIGS = {
     "vgg, bins larger than the feature": replace(SQUEEZE, backbone="vgg16_bn", bins=(10, 3)),
     "resnet, torchvision stem": replace(SQUEEZE, backbone="resnet50", stem="torchvision"),
     "resnet, deep stem": replace(SQUEEZE, backbone="resnet50"),
+    "layer 4 coarser": replace(SQUEEZE, backbone="efficientnet_lite0"),
+    "layer 4 coarser, paper": NTRENetConfig.paper(
+        backbone="efficientnet_lite0", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65
+    ),
+    "layer 4 coarser, uneven sizes": replace(SQUEEZE, backbone="efficientnet_lite0", input_size=89),
+    "dilated to stride 16": replace(SQUEEZE, backbone="efficientnet_lite0", stride=16),
+    "resnet18": replace(SQUEEZE, backbone="resnet18"),
     "without BGEM": replace(SQUEEZE, bgem=False),
     "without DOEM": replace(SQUEEZE, doem=False),
     "baseline": replace(SQUEEZE, bgem=False, doem=False),
@@ -46,8 +53,9 @@ def inputs(size: int, batch: int, classes: int, shots: int) -> tuple[torch.Tenso
 def test_logits_equal_the_training_graphs(name: str) -> None:
     config = CONFIGS[name]
     model = build(config)
-    images, supports, masks = inputs(65, batch=2, classes=2, shots=2)
-    support, query = SupportGraph(model, 65), QueryGraph(model, 65)
+    size = config.input_size
+    images, supports, masks = inputs(size, batch=2, classes=2, shots=2)
+    support, query = SupportGraph(model, size), QueryGraph(model, size)
     assert count_batchnorm(support) == count_batchnorm(query) == 0
     with torch.inference_mode():
         prototypes, keys = support(supports.flatten(0, 1), masks.flatten(0, 1)[:, None])
@@ -58,8 +66,9 @@ def test_logits_equal_the_training_graphs(name: str) -> None:
                 assert (got[b, n] - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
-def test_support_outputs_equal_the_training_graphs() -> None:
-    model = build(SQUEEZE)
+@pytest.mark.parametrize("name", ["released", "layer 4 coarser"])
+def test_support_outputs_equal_the_training_graphs(name: str) -> None:
+    model = build(CONFIGS[name])
     _, supports, masks = inputs(65, 1, 1, 3)
     with torch.inference_mode():
         prototypes, keys = SupportGraph(model, 65)(supports[0], masks[0][:, None])
@@ -70,7 +79,7 @@ def test_support_outputs_equal_the_training_graphs() -> None:
     assert torch.equal(keys.abs().sum(1) > 0, flat.abs().sum(1) > 0)
 
 
-@pytest.mark.parametrize("name", ["released", "paper", "resnet, deep stem"])
+@pytest.mark.parametrize("name", ["released", "paper", "resnet, deep stem", "layer 4 coarser"])
 def test_16_bit_graphs_stay_close(name: str) -> None:
     model = build(CONFIGS[name])
     images, supports, masks = inputs(65, 1, 1, 1)

@@ -1,6 +1,7 @@
 """Backbones: strides, torchvision's names, real weights."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,26 +10,33 @@ import torch
 from ntre_deploy.model.backbones import build_backbone
 from ntre_deploy.model.config import NTRENetConfig
 
-CASES = [
-    ("resnet50", "deep", 8),
-    ("resnet50", "torchvision", 8),
-    ("resnet101", "torchvision", 8),
-    ("vgg16_bn", "deep", 16),
-    ("squeezenet1_1", "deep", 8),
+# options, stride of layer 3, stride of layer 4
+CASES: list[tuple[dict[str, Any], int, int]] = [
+    ({"backbone": "resnet50"}, 8, 8),
+    ({"backbone": "resnet50", "stem": "torchvision"}, 8, 8),
+    ({"backbone": "resnet101", "stem": "torchvision"}, 8, 8),
+    ({"backbone": "resnet18"}, 8, 8),
+    ({"backbone": "vgg16_bn"}, 16, 16),
+    ({"backbone": "squeezenet1_1"}, 8, 8),
+    ({"backbone": "efficientnet_lite0"}, 16, 32),
+    ({"backbone": "efficientnet_lite0", "stride": 32}, 16, 32),
+    ({"backbone": "efficientnet_lite0", "stride": 16}, 16, 16),
+    ({"backbone": "efficientnet_lite0", "stride": 8}, 8, 8),
 ]
 
 
-@pytest.mark.parametrize(("backbone", "stem", "stride"), CASES)
-@pytest.mark.parametrize("size", [65, 97])
-def test_features_have_the_stride_and_channels_that_are_told(backbone: str, stem: str, stride: int, size: int) -> None:
-    module = build_backbone(NTRENetConfig(backbone=backbone, stem=stem)).eval()  # type: ignore[arg-type]
+@pytest.mark.parametrize(("options", "third", "fourth"), CASES)
+@pytest.mark.parametrize("size", [65, 89, 97])
+def test_features_have_the_stride_and_channels_that_are_told(
+    options: dict[str, Any], third: int, fourth: int, size: int
+) -> None:
+    module = build_backbone(NTRENetConfig(**options)).eval()
     with torch.inference_mode():
         f2, f3 = module.lower(torch.randn(2, 3, size, size))
         f4 = module.upper(f3)
-    side = -(-size // stride)
-    assert f2.shape == (2, module.channels[0], -(-size // 8), -(-size // 8))
-    assert f3.shape == (2, module.channels[1], side, side)
-    assert f4.shape == (2, module.channels[2], side, side)
+    for feature, channels, stride in zip((f2, f3, f4), module.channels, (8, third, fourth), strict=True):
+        side = -(-size // stride)
+        assert feature.shape == (2, channels, side, side)
     assert f4.min() >= 0, "the key compaction of the runtime relies on non-negative features"
 
 
@@ -41,6 +49,12 @@ TORCHVISION = {
         "layer3.5.conv2.weight": (256, 256, 3, 3),
         "layer4.2.bn3.bias": (2048,),
     },
+    "resnet18": {
+        "conv1.weight": (64, 3, 7, 7),
+        "layer1.1.conv2.weight": (64, 64, 3, 3),
+        "layer2.0.downsample.1.running_var": (128,),
+        "layer4.1.bn2.bias": (512,),
+    },
     "resnet101": {"layer3.22.conv3.weight": (1024, 256, 1, 1)},
     "vgg16_bn": {
         "features.0.weight": (64, 3, 3, 3),
@@ -50,7 +64,7 @@ TORCHVISION = {
     },
     "squeezenet1_1": {"features.0.weight": (64, 3, 3, 3), "features.12.expand3x3.weight": (256, 64, 3, 3)},
 }
-COUNTS = {"resnet50": 318, "resnet101": 624, "vgg16_bn": 91, "squeezenet1_1": 50}
+COUNTS = {"resnet18": 120, "resnet50": 318, "resnet101": 624, "vgg16_bn": 91, "squeezenet1_1": 50}
 
 
 @pytest.mark.parametrize("backbone", list(TORCHVISION))

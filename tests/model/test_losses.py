@@ -15,6 +15,7 @@ from ntre_deploy.model.losses import (
     target_loss,
     total_loss,
 )
+from ntre_deploy.model.matching import nearest
 from ntre_deploy.model.weights import import_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_a.npz"
@@ -107,3 +108,13 @@ def test_the_dense_loss_by_hand() -> None:
     assert found.item() == pytest.approx(np.log1p(np.exp(-20)), abs=1e-7)
     wrong = dense_loss(prediction, proxies.flip(0), dense, shown, torch.tensor([0]))  # type: ignore[arg-type]
     assert wrong.item() == pytest.approx(20, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "wanted"),
+    [(9, 2, [0, 8]), (17, 3, [0, 8, 16]), (73, 3, [0, 36, 72]), (89, 6, [0, 18, 35, 53, 70, 88]), (9, 1, [0])],
+)
+def test_labels_are_taken_at_the_places_of_a_feature(side: int, count: int, wanted: list[int]) -> None:
+    labels = torch.arange(side)[:, None] * 1000 + torch.arange(side)
+    found = nearest(labels[None], (count, count))[0]
+    assert found.tolist() == [[1000 * y + x for x in wanted] for y in wanted]

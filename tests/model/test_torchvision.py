@@ -41,7 +41,7 @@ def random_model(name: str, **options: Any) -> nn.Module:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """torch's cache of downloads, empty; torchvision's addresses lead nowhere."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch home"))
-    for name in ("resnet50", "resnet101", "vgg16_bn", "squeezenet1_1"):
+    for name in ("resnet50", "resnet101", "resnet18", "vgg16_bn", "squeezenet1_1"):
         for weights in models.get_model_weights(name):
             monkeypatch.setattr(weights.value, "url", f"http://127.0.0.1:9/{Path(weights.url).name}")
     return tmp_path / "torch home" / "hub" / "checkpoints"
@@ -89,6 +89,23 @@ def test_a_resnet_gives_torchvisions_features(name: str, file: str, cache: Path)
         layer[0].conv2.dilation = layer[0].conv2.padding = (dilation, dilation)
     close(f3, theirs.layer3(f2))
     close(f4, theirs.layer4(theirs.layer3(f2)))
+
+
+@torch.inference_mode()
+def test_resnet18_gives_torchvisions_features(cache: Path) -> None:
+    theirs: Any = random_model("resnet18")
+    # torchvision dilates no basic block; by hand, all convolutions of a layer are dilated as in the other ResNets here
+    for layer, dilation in ((theirs.layer3, 2), (theirs.layer4, 4)):
+        layer[0].conv1.stride = layer[0].downsample[0].stride = (1, 1)
+        for block in layer:
+            for convolution in (block.conv1, block.conv2):
+                convolution.dilation = convolution.padding = (dilation, dilation)
+    ours = imported(theirs, "resnet18", "resnet18-f37072fd.pth", cache)
+    image = torch.randn(2, 3, 65, 65)
+    x = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image)))))
+    for feature, layer in zip(features(ours, image), (theirs.layer2, theirs.layer3, theirs.layer4), strict=True):
+        x = layer(x)
+        close(feature, x)
 
 
 @torch.inference_mode()
@@ -177,6 +194,7 @@ def test_a_damaged_file_in_the_cache_is_named(cache: Path) -> None:
     ("source", "words"),
     [
         ("torchvision:", "resnet50, resnet101"),
+        ("torchvision:efficientnet_lite0", "resnet18"),
         ("torchvision:resnet5", "Did you mean 'resnet50'"),
         ("torchvision:resnet50:IMAGENET1K_V3", "Did you mean 'IMAGENET1K_V"),
         ("torchvision:vgg16_bn:V1:x", "one of IMAGENET1K_V1"),

@@ -3,13 +3,14 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD, NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import detect, import_weights, read_state_dict, released_name
 
@@ -55,6 +56,36 @@ def test_stems_and_depths_are_told_apart() -> None:
                 config = NTRENetConfig(backbone=backbone, stem=stem)  # type: ignore[arg-type]
                 names = NTRENet(config).backbone.state_dict()
                 assert detect(names, "x") == {"backbone": backbone, "stem": stem}
+
+
+def test_resnet18_is_told_from_its_names() -> None:
+    with torch.device("meta"):
+        names = NTRENet(NTRENetConfig(backbone="resnet18")).backbone.state_dict()
+        assert detect(names, "x") == {"backbone": "resnet18"}
+        deeper = names | {"layer3.2.conv1.weight": torch.empty(1)}
+    with pytest.raises(InputError, match="resnet18, efficientnet_lite0"):
+        detect(deeper, "x")
+
+
+def test_mean_and_std_are_those_of_the_backbone(tmp_path: Path) -> None:
+    other = replace(HEAD, mean=(1, 2, 3), std=(4, 5, 6))
+    torch.save(squeezenet(), tmp_path / "x.pth")
+    config = import_weights(str(tmp_path / "x.pth"), other)[0].config
+    assert (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    config = import_weights("random:1", replace(other, backbone="efficientnet_lite0"))[0].config
+    assert (config.mean, config.std) == ((127, 127, 127), (128, 128, 128))
+
+
+def test_a_stride_that_the_weights_backbone_lacks_is_refused(tmp_path: Path) -> None:
+    torch.save(squeezenet(), tmp_path / "x.pth")
+    with pytest.raises(InputError, match="stride is 16; squeezenet1_1 has 8"):
+        import_weights(str(tmp_path / "x.pth"), HEAD, stride=16)
+
+
+@pytest.mark.parametrize("source", ["package:", "package:resnet50"])
+def test_a_backbone_without_a_package_is_refused(source: str) -> None:
+    with pytest.raises(InputError, match="efficientnet_lite0"):
+        import_weights(source, HEAD)
 
 
 @pytest.mark.parametrize(

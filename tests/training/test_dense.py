@@ -14,6 +14,7 @@ from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.losses import LossWeights
 from ntre_deploy.model.weights import import_weights
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig
 from ntre_deploy.training.episodes import NO_LABEL, TrainEpisodes
 from ntre_deploy.training.trainer import LAST, Trainer
@@ -49,7 +50,7 @@ def train(out: Path, stop: int | None = None) -> dict[str, float]:
 
 def test_dense_labels_are_in_step_with_the_target_and_leave_out_what_is_held_back() -> None:
     data = DataOptions(fold=1, split="interleaved")
-    episodes = TrainEpisodes(ProceduralDataset(3), data, 65, 0, Augmentation(scale=(0.2, 0.3)), dense=True)
+    episodes = TrainEpisodes(ProceduralDataset(3), data, InputSpec(65), 0, Augmentation(scale=(0.2, 0.3)), dense=True)
     held_back = others = 0
     for number in range(12):
         item = episodes[number]
@@ -66,8 +67,8 @@ def test_dense_labels_are_in_step_with_the_target_and_leave_out_what_is_held_bac
 
 
 def test_without_the_loss_nothing_changes() -> None:
-    plain = TrainEpisodes(ProceduralDataset(3), DataOptions(), 65, 0, Augmentation())
-    dense = TrainEpisodes(ProceduralDataset(3), DataOptions(), 65, 0, Augmentation(), dense=True)
+    plain = TrainEpisodes(ProceduralDataset(3), DataOptions(), InputSpec(65), 0, Augmentation())
+    dense = TrainEpisodes(ProceduralDataset(3), DataOptions(), InputSpec(65), 0, Augmentation(), dense=True)
     assert "query_dense" not in plain[3]
     for name, value in plain[3].items():
         assert torch.equal(value, dense[3][name]), name
@@ -98,4 +99,4 @@ def test_it_needs_a_backbone_that_is_trained_and_labels() -> None:
         name = "folder:x"
 
     with pytest.raises(InputError, match="needs rendered scenes"):
-        TrainEpisodes(Masks(), CONFIG.data, 33, 0, Augmentation(), dense=True)  # type: ignore[arg-type]
+        TrainEpisodes(Masks(), CONFIG.data, InputSpec(33), 0, Augmentation(), dense=True)  # type: ignore[arg-type]

@@ -1,6 +1,8 @@
 """A backbone from scratch: it learns, its BatchNorm folds away without a trace, and runs repeat themselves."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from ntre_deploy.data.invented import catalogue
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.backbones import build_backbone
+from ntre_deploy.model.backbones.efficientnet import EfficientNetLite0
 from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training import pretraining
 from ntre_deploy.training.episodes import NO_LABEL
 from ntre_deploy.training.pretraining import LabelledScenes, PretrainOptions, pretrain
@@ -125,3 +129,19 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=str(next(iter(wrong.values())))):
         PretrainOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"backbone": "efficientnet_lite0"}, {"backbone": "vgg16_bn"}])
+def test_backbones_of_other_strides_learn_too(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(NTRENetConfig(**options))
+    before = {name: value.clone() for name, value in backbone.named_parameters()}
+    pretrain(backbone, [ProceduralDataset(3, 48)], replace(SMALL, steps=2, size=65))
+    moved = [name for name, value in backbone.named_parameters() if not torch.equal(value, before[name])]
+    assert len(moved) > len(before) // 2
+
+
+def test_scenes_are_normalised_for_the_backbone() -> None:
+    spec = InputSpec(33, EfficientNetLite0.mean, EfficientNetLite0.std)
+    pixels, _ = LabelledScenes([ProceduralDataset(3, 48)], SMALL, spec)[0]
+    torch.testing.assert_close(pixels * 128 + 127, (pixels * 128 + 127).round(), rtol=0, atol=1e-3)

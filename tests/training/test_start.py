@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, RunOptions, TrainConfig
 from ntre_deploy.training.start import provenance, start_model, validation
+from ntre_deploy.training.trainer import Trainer
 
 MODEL = NTRENetConfig(backbone="squeezenet1_1", width=8, bg_channels=4, bins=(5, 2), input_size=33)
 CONFIG = TrainConfig(model=MODEL, data=DataOptions(dataset="procedural:3"), run=RunOptions(validate_episodes=2))
@@ -32,6 +34,26 @@ def test_init_takes_the_backbone_and_start_takes_all(checkpoint: Path) -> None:
     same = {name for name in wanted if torch.equal(backbone[name], wanted[name])}
     assert {name for name in wanted if name.startswith("backbone.")} <= same
     assert "down_query.0.weight" not in same
+
+
+def test_mean_and_std_come_from_the_checkpoint_and_prepare_the_episodes(tmp_path: Path) -> None:
+    options = replace(MODEL, backbone="efficientnet_lite0")
+    model, origin = import_weights("random:5", options)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, model, origin)
+    config = replace(CONFIG, model=options)  # says nothing of mean and std, so ImageNet's
+    for found in (start_model(config, init=path), start_model(config, start=path)):
+        assert (found.config.mean, found.config.std) == ((127, 127, 127), (128, 128, 128))
+    data = ProceduralDataset(3)
+    episodes = Trainer(config, data, found, tmp_path / "run").episodes
+    pixels, _ = episodes.load(data.images(0)[0], 0, np.random.default_rng(1))
+    # (level - 127) / 128 of whole levels, and the mean colour in the padding
+    levels = pixels * 128 + 127
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+    episodes.options = replace(episodes.options, scale=(0.1, 0.1), rotation_probability=0, blur_probability=0)
+    pixels, label = episodes.load(data.images(0)[0], 0, np.random.default_rng(1))
+    assert (label == 255).any()
+    assert (pixels[:, label == 255] == 0).all()
 
 
 def test_start_needs_the_same_model(checkpoint: Path) -> None:

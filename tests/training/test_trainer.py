@@ -16,6 +16,7 @@ from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.contrastive import ContrastiveConfig
 from ntre_deploy.model.weights import import_weights
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig, with_options
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, LOG, STATE, Trainer
@@ -194,7 +195,7 @@ def test_two_processes_give_the_single_process_result(tmp_path: Path) -> None:
 
 def test_an_epoch_shows_every_image_once_and_supports_never_repeat_the_query() -> None:
     data = DataOptions(fold=1, split="interleaved", shots=3)
-    episodes = TrainEpisodes(ProceduralDataset(3), data, 33, 0, CONFIG.augmentation)
+    episodes = TrainEpisodes(ProceduralDataset(3), data, InputSpec(33), 0, CONFIG.augmentation)
     drawn = [episodes.draw(n) for n in range(2 * len(episodes))]
     for epoch in (drawn[: len(episodes)], drawn[len(episodes) :]):
         assert len({query for _, query, _, _ in epoch}) == len(episodes)

@@ -12,6 +12,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.network import Features
 from ntre_deploy.model.weights import import_weights
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, Trainer
@@ -23,7 +24,7 @@ DATA = DataOptions(dataset="procedural:3", workers=0, views=2, shots=2)
 
 def view_episodes(store: ViewStore | None = None) -> ViewEpisodes:
     model, _ = import_weights("random:1", MODEL)
-    episodes = TrainEpisodes(ProceduralDataset(3, 240), DATA, 33, 0, Augmentation())
+    episodes = TrainEpisodes(ProceduralDataset(3, 240), DATA, InputSpec(33), 0, Augmentation())
     return ViewEpisodes(episodes, model, 2, None, store or ViewStore())
 
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
+
 
 class Fire(nn.Module):
     """Squeeze by a 1x1, expand by a 1x1 and a 3x3 side by side."""
@@ -27,6 +29,8 @@ class SqueezeNet(nn.Module):
     """
 
     channels = (256, 384, 512)
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
+
 # channels of the 3x3 convolutions; "M" is a 2x2 max-pool
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 # ends of layer2, layer3 and layer4 in torchvision's `features` list
@@ -12,6 +14,8 @@ class VGG16BN(nn.Module):
     """torchvision's `vgg16_bn().features`, with ceil_mode pools so that 8k + 1 inputs keep their last column."""
 
     channels = (256, 512, 512)
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
 
     def __init__(self) -> None:
         super().__init__()
