@@ -42,11 +42,19 @@ class QueryBase(nn.Module, ABC):
     def forward(self, image: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M], float32 -> logits float32 [B, N, 2, h, w]."""
         f2, f3 = self.backbone.lower(image.to(self.dtype))
-        return self.head(f2, f3, self.backbone.upper(f3), prototypes, keys)
+        return self.head(image, f2, f3, self.backbone.upper(f3), prototypes, keys)
 
     @abstractmethod
-    def head(self, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """Everything behind the backbone; shapes as in `forward`."""
+
+
+def feature_sizes(model: FewShotNetwork, input_size: int) -> tuple[Size, Size, Size]:
+    """Sizes (h, w) of f2, f3 and f4 for a square input."""
+    with torch.inference_mode():
+        features = model.query_features(torch.zeros(1, 3, input_size, input_size))
+    f2, f3, f4 = ((f.shape[2], f.shape[3]) for f in features[:3])
+    return f2, f3, f4
 
 
 def support_graph(model: FewShotNetwork, input_size: int, dtype: torch.dtype = torch.float32) -> SupportBase:

@@ -11,19 +11,11 @@ from torch.nn import functional as F
 
 from ntre_deploy.export.elimination import do_mask, do_prototype
 from ntre_deploy.export.fold import constant, fold_batchnorm
-from ntre_deploy.export.graphs import QueryBase, Size, SupportBase
+from ntre_deploy.export.graphs import QueryBase, Size, SupportBase, feature_sizes
 from ntre_deploy.export.linear import adaptive_pool, resize_chain
 from ntre_deploy.export.prior import Prior, normalise
 from ntre_deploy.export.prototypes import FoldedMerge
 from ntre_deploy.model.ntrenet import NTRENet, Stage
-
-
-def feature_sizes(model: NTRENet, input_size: int) -> tuple[Size, Size, Size]:
-    """Sizes (h, w) of f2, f3 and f4 for a square input."""
-    with torch.inference_mode():
-        f2, f3 = model.backbone.lower(torch.zeros(1, 3, input_size, input_size))
-        f4 = model.backbone.upper(f3)
-    return (f2.shape[2], f2.shape[3]), (f3.shape[2], f3.shape[3]), (f4.shape[2], f4.shape[3])
 
 
 class Margin(nn.Module):
@@ -175,7 +167,7 @@ class QueryGraph(QueryBase):
         self.head_conv = classifier[0].to(dtype)
         self.head_last = classifier[3]
 
-    def head(self, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """See `QueryBase`."""
         q = self.features(f2, f3)  # [B, C, h, w]
         b, n = q.shape[0], prototypes.shape[0]

@@ -135,7 +135,7 @@ def torch_shares(model: FewShotNetwork, size: int, inputs: Inputs, rounds: int) 
             (f2, f3), lower = timed(lambda: graph.backbone.lower(image))
             f4, upper = timed(lambda f3=f3: graph.backbone.upper(f3))  # type: ignore[misc]
             _, prior = timed(lambda f4=f4: graph.prior(f4, keys))  # type: ignore[misc]
-            _, head = timed(lambda f=(f2, f3, f4): graph.head(*f, prototypes, keys))  # type: ignore[misc]
+            _, head = timed(lambda f=(f2, f3, f4): graph.head(image, *f, prototypes, keys))  # type: ignore[misc]
             for name, value in zip(PARTS, (lower, upper, prior, head - prior), strict=True):
                 samples[name].append(value)
     medians = {name: float(np.median(values[1:])) for name, values in samples.items()}

@@ -127,7 +127,7 @@ class Cached:
 
 
 def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
-    """The checkpoint that a bundle was made from: the one given, or one beside the bundle or by name with the right SHA-256.
+    """The checkpoint that a bundle was made from: the one given, or one with the right SHA-256 beside it or by name.
 
     Raises:
         InputError: there is none, or the one given is another.

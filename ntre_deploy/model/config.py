@@ -76,6 +76,16 @@ class ModelConfig:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
                 raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
 
+    def _check_grids(self) -> None:
+        """Masks are pooled to every grid of the backbone, which must span the image exactly."""
+        step = self.stride or _STRIDES.get(self.backbone, (8,))[0]
+        if (self.input_size - 1) % step:
+            below = (self.input_size - 1) // step * step + 1
+            raise InputError(
+                f"Input size {self.input_size} does not fit the head {self.head} on {self.backbone}; it must be "
+                f"{step}k + 1, such as {max(below, step + 1)} or {below + step}."
+            )
+
     @property
     def uses_bg(self) -> bool:
         """Whether the network has a BG map, which the contrastive term (eq. 10) needs."""
@@ -164,19 +174,46 @@ class MatcherConfig(ModelConfig):
     """Options of the training-free matcher: every pixel takes the nearer of two support prototypes by cosine.
 
     Attributes:
-        nearest: weight of the best cosine to any single key of the target, beside that of its prototype; 0 leaves it
-            out.
+        fine: weight of layer 3's score beside layer 4's; 0 leaves it out.
+        nearest: weight of the best cosine to any single key of the target, beside that of its prototype.
     """
 
     head: ClassVar[str] = "matcher"
     training_free: ClassVar[bool] = True
 
+    fine: float = 0.5
     nearest: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.nearest <= 1:
-            raise InputError(f"nearest is {self.nearest}; it must lie between 0 and 1.")
+        self._check_grids()
+        for name in ("fine", "nearest"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class RefinerConfig(ModelConfig):
+    """Options of the refiner: the matcher, and a small network that corrects its score.
+
+    Attributes:
+        fine: weight of layer 3's score beside layer 4's.
+        width: channels of the correction.
+        guide: channels through which layer 2 enters it.
+    """
+
+    head: ClassVar[str] = "refiner"
+
+    fine: float = 0.5
+    width: int = 32
+    guide: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_grids()
+        self._check_whole("width", "guide")
+        if not 0 < self.fine <= 1:
+            raise InputError(f"fine is {self.fine}; it must be above 0 and at most 1.")
 
 
 def _colour(values: tuple[float, ...], name: str) -> tuple[float, ...]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ntre_deploy.errors import one_of
-from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig
+from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig, RefinerConfig
 from ntre_deploy.model.matcher import Matcher
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.refiner import Refiner
 
 
 class Head(NamedTuple):
@@ -32,6 +33,7 @@ _FIRST = NTRENetConfig.head
 HEADS = {
     NTRENetConfig.head: Head(NTRENetConfig, NTRENet, "ntre_deploy.export.ntrenet"),
     MatcherConfig.head: Head(MatcherConfig, Matcher, "ntre_deploy.export.matcher"),
+    RefinerConfig.head: Head(RefinerConfig, Refiner, "ntre_deploy.export.refiner"),
 }
 
 

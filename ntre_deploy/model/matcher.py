@@ -1,21 +1,20 @@
 """The training-free matcher: two prototypes of a support, target and background, and the nearer one by cosine.
 
 Foreground and background prototype are masked averages of layer 4 (PANet, Wang et al., ICCV 2019, without its
-training), the layer of the prior (eq. 5).  What can be learned or calibrated are a scale and a bias of the two cosines;
-the bias holds the threshold.
+training), the layer of the prior (eq. 5), and of layer 3 on its finer grid.  What can be learned or calibrated are a
+scale and a bias of the two scores; the bias holds the threshold.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ntre_deploy.model.config import MatcherConfig
 from ntre_deploy.model.losses import IGNORE
-from ntre_deploy.model.matching import best_cosine, masked_average
-from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support, target_at
+from ntre_deploy.model.matching import best_cosine, resize
+from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support
+from ntre_deploy.model.similarity import quarter, support_keys, support_prototypes, two_way
 
-AREA_EPSILON = 1e-5
-# of untrained logits: cosines of neighbouring prototypes differ by a few hundredths
+# of untrained logits: the scores of neighbouring prototypes differ by a few hundredths
 SCALE = 20.0
 
 
@@ -30,8 +29,9 @@ class Matcher(FewShotNetwork):
 
     @property
     def prototype_channels(self) -> int:
-        """Those of the target's and of the background's prototype."""
-        return 2 * self.key_channels
+        """Target's and background's, of layer 4 and, with `fine`, of layer 3."""
+        _, c3, c4 = self.backbone.channels
+        return 2 * (c4 + c3) if self.config.fine else 2 * c4
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
         """As of a query: the background's prototype needs what lies outside the mask."""
@@ -39,34 +39,32 @@ class Matcher(FewShotNetwork):
 
     def encode_query(self, image: Tensor | Features) -> Query:
         """See `FewShotNetwork.encode_query`."""
-        f4 = self.as_features(image).f4
-        return Query(f4, f4)
+        features = self.as_features(image)
+        return Query(features.f3, features.f4)
 
     def encode_support(self, image: Tensor | Features, mask: Tensor) -> Support:
-        """See `FewShotNetwork.encode_support`; the prototype [B, 2 D] is the target's, then the background's."""
+        """See `FewShotNetwork.encode_support`."""
         features = self.as_features(image)
-        f4 = features.f4
-        target = target_at(mask, f4)
-        background = (features.shown - target - target_at(mask, f4, IGNORE)).clamp_min(0)
-        pair = [masked_average(f4, weight, AREA_EPSILON) for weight in (target, background)]
-        return Support(f4, torch.cat(pair, 1), f4 * target)
+        target, background = support_masks(features, mask)
+        layers = [features.f4, features.f3] if self.config.fine else [features.f4]
+        prototype = support_prototypes(layers, target, background)
+        return Support(features.f3, prototype, support_keys(features.f4, target))
 
     def decode(self, query: Query, supports: list[Support]) -> Prediction:
         """See `FewShotNetwork.decode`."""
         prototype = torch.stack([s.prototype for s in supports]).mean(0)
-        target, background = (cosine(query.f4, p) for p in prototype.chunk(2, 1))
-        prior = target
-        if self.config.nearest:
-            prior = torch.stack([best_cosine(query.f4, s.keys) for s in supports]).mean(0)
-            target = (1 - self.config.nearest) * target + self.config.nearest * prior
+        background, target = two_way(query.feature, query.f4, prototype[:, None], self.config.fine)
+        best = torch.stack([best_cosine(query.f4, s.keys) for s in supports]).mean(0)
+        target = target + self.config.nearest * resize(best, (target.shape[2], target.shape[3]))
         logits = self.scale * torch.cat([background, target], 1) + self.bias[None, :, None, None]
-        return Prediction(logits=logits, prior=prior, query=query, prototype=prototype, supports=supports)
+        return Prediction(logits=logits, prior=best, query=query, prototype=prototype, supports=supports)
 
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """The final logits alone."""
         return [(prediction.logits, self.bias)]
 
 
-def cosine(feature: Tensor, prototype: Tensor) -> Tensor:
-    """Cosine of a feature [B, D, h, w] to a prototype [B, D] at every place: [B, 1, h, w]."""
-    return F.cosine_similarity(feature, prototype[:, :, None, None], dim=1)[:, None]
+def support_masks(features: Features, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Target and background [B, 1, q, q] of a support's mask [B, H, W]: 1, and what is neither 1 nor 255 nor fill."""
+    target, ignored = (quarter((mask == label).float()[:, None]) for label in (1, IGNORE))
+    return target, (features.shown - target - ignored).clamp_min(0)

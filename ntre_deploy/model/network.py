@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from ntre_deploy.model.backbones import build_backbone
 from ntre_deploy.model.config import ModelConfig
 from ntre_deploy.model.matching import resize
+from ntre_deploy.model.similarity import MASK_STEP
 
 
 class Features(NamedTuple):
     """What the backbone gives, each [B, C, h, w]: layers 2 and 3, and layer 4 (of a support: as the head wants it).
 
-    `shown` [B, 1, h4, w4] is the share of the image at a place of layer 4; the rest is the letterbox's fill.
+    `shown` [B, 1, q, q] is 1 where the image is and 0 in its letterbox's fill, at every fourth pixel of the input.
     """
 
     f2: Tensor
@@ -30,10 +31,11 @@ class Features(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Features of the query image: `feature` [B, C, h, w] and `f4` [B, D, h4, w4]."""
+    """Features of the query image: `feature` [B, C, h, w], `f4` [B, D, h4, w4] and, for heads that want it, all."""
 
     feature: Tensor
     f4: Tensor
+    whole: Features | None = None
 
 
 class Support(NamedTuple):
@@ -81,7 +83,9 @@ def target_at(mask: Tensor, feature: Tensor, label: int = 1) -> Tensor:
 
 
 def shown(image: Tensor) -> Tensor:
-    """Where a normalised image [B, 3, H, W] is not the fill of its letterbox: [B, 1, H, W] of 0 and 1.
+    """Where a normalised image [B, 3, S, S] is not the fill of its letterbox: float32 [B, 1, q, q] of 0 and 1.
+
+    q = (S - 1) / 4 + 1: every fourth pixel, the resolution at which `similarity` takes masks.
 
     The fill is zero and lies below and to the right, so a row or column belongs to the image if it or one behind it
     holds anything else.
@@ -94,7 +98,7 @@ def shown(image: Tensor) -> Tensor:
         number = torch.arange(1, image.shape[axis] + 1, device=image.device, dtype=torch.float32).view(shape)
         last = (pixels * number).amax((2, 3), keepdim=True)
         parts.append((number <= last).to(torch.float32))
-    return parts[0] * parts[1]
+    return (parts[0] * parts[1])[:, :, ::MASK_STEP, ::MASK_STEP]
 
 
 class FewShotNetwork(nn.Module, ABC):
@@ -142,7 +146,7 @@ class FewShotNetwork(nn.Module, ABC):
         """Normalised image [B, 3, H, W] -> what the backbone gives for it."""
         f2, f3 = self.backbone.lower(image)
         f4 = self.backbone.upper(f3)
-        return Features(f2, f3, f4, resize(shown(image), (f4.shape[2], f4.shape[3])).to(f4.dtype))
+        return Features(f2, f3, f4, shown(image))
 
     def as_features(self, image: Tensor | Features) -> Features:
         """Normalised image [B, 3, H, W], or its features -> its features."""
@@ -152,7 +156,7 @@ class FewShotNetwork(nn.Module, ABC):
         """Normalised image [B, 3, H, W] and mask [B, H, W] (1 is the target) -> what the backbone gives for them."""
         f2, f3 = self.backbone.lower(image)
         f4 = self.backbone.upper(f3 * target_at(mask, f3))
-        return Features(f2, f3, f4, resize(shown(image), (f4.shape[2], f4.shape[3])).to(f4.dtype))
+        return Features(f2, f3, f4, shown(image))
 
     def forward(self, image: Tensor | Features, support_images: Tensor | Features, support_masks: Tensor) -> Prediction:
         """Query [B, 3, H, W], supports [B, K, 3, H, W] and masks [B, K, H, W] (1 is the target) -> `Prediction`.

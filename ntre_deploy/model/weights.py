@@ -27,9 +27,8 @@ from ntre_deploy.vision import downloading, torchvision
 # SqueezeNet has no BatchNorm: with ImageNet weights, layers 2 and 3 have a root mean square of 14 and 32 on photos.  A
 # head cannot learn behind that: beside it, a prior in [0, 1] and a BG prototype vanish.
 SQUEEZENET_SCALES = (1 / 16, 1 / 32)
-# EfficientNet-Lite0's are projections that no ReLU bounds: 7.7 and 6.2 on photos at 385 pixels.  Inside the backbone,
-# nothing passes 200 before its BatchNorm.
-LITE0_SCALES = (1 / 8, 1 / 8)
+# EfficientNet-Lite0's layer 2 is a projection that no ReLU bounds: 7.7 on photos at 385 pixels
+LITE0_SCALE = 1 / 8
 
 # released name -> name here; {i} is the pyramid bin
 _HEAD = {
@@ -268,7 +267,7 @@ def import_weights(
     if isinstance(model.backbone, SqueezeNet):
         model.backbone.rescale(*SQUEEZENET_SCALES)
     elif isinstance(model.backbone, EfficientNetLite0):
-        model.backbone.rescale(*LITE0_SCALES)
+        model.backbone.rescale(LITE0_SCALE)
     if config.training_free:
         return model, origin | {"head": "training-free"}
     return _balanced(model), origin | {"head": "untrained", "seed": seed}

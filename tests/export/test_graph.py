@@ -105,8 +105,8 @@ def test_16_bit_graphs_stay_finite_and_close_with_features_a_hundred_times_large
         factor = min(100.0, 60000 / peak / 4)
         prototypes, keys = exact_support(supports[0], masks[0][:, None])
         large = [f * factor for f in (f2, f3, f4)]
-        wanted = exact.head(*large, prototypes * factor, keys[None])
-        got = query.head(*(f.half() for f in large), prototypes * factor, keys[None])
+        wanted = exact.head(images, *large, prototypes * factor, keys[None])
+        got = query.head(images, *(f.half() for f in large), prototypes * factor, keys[None])
         loud = support(100 * supports[0], masks[0][:, None])
     assert f4.norm(dim=1).max() * factor > 256, "the squared norm would not have overflowed anyway"
     assert all(torch.isfinite(x).all() for x in (got, *loud))

@@ -25,7 +25,7 @@ _STAGES = (
 _STEM = 32
 # the block behind them, whose expansion is the last layer here
 _LAST_EXPANSION = 6
-# ends of layer2 (stride 8) and layer3 (stride 16) in the list of blocks
+# ends of the stages of stride 8 and 16 in the list of blocks
 _ENDS = (5, 11)
 _EPSILON, _MOMENTUM = 1e-3, 0.01
 # what the original has behind the last layer here: the rest of block 15, the head and the classifier
@@ -82,10 +82,17 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, c_out, H', W']."""
-        y = F.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
+        y = self.behind(self.expand(x))
+        return y + x if self.shortcut else y
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The first part: [B, c_in, H, W] -> [B, inner, H, W], in 0..6 where the block expands."""
+        return F.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
+
+    def behind(self, y: Tensor) -> Tensor:
+        """The rest but for the shortcut: [B, inner, H, W] -> [B, c_out, H', W']."""
         y = F.relu6(self.bn1(self.depthwise_conv(y)))
-        y = self.bn2(self.project_conv(y))
-        return y + x if self.shortcut else cast(Tensor, y)
+        return cast(Tensor, self.bn2(self.project_conv(y)))
 
 
 class Expansion(nn.Module):
@@ -101,16 +108,17 @@ class Expansion(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """f2 at stride 8, f3 at stride 16 (or 8) and f4, the expanded features of the last block, at `stride`.
+    """f2 at stride 8; f3 and f4, the expanded features of the last block at stride 16 (or 8) and of the last of all.
 
-    f2 and f3 are what blocks project to: linear, so of both signs.  f4 lies behind a ReLU6.
+    f2 is what a block projects to: linear, so of both signs.  f3 and f4 lie behind a ReLU6: where a block expands, its
+    features match better than where it projects (`benchmarks/README.md`, "Photos").
 
     Args:
         stride: of f4 in pixels: 32 as trained, 16 or 8.  Below 32, strides become dilations of all that follows, so
             that at sizes 32k + 1 the features of stride 32 are found again among the finer ones.
     """
 
-    channels = (40, 112, 1152)
+    channels = (40, 672, 1152)
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
 
@@ -139,34 +147,40 @@ class EfficientNetLite0(nn.Module):
         return {re.sub(r"(^|\.)_", r"\1", name): t for name, t in tensors.items() if not _BEHIND.fullmatch(name)}
 
     @torch.no_grad()
-    def rescale(self, f2: float, f3: float) -> None:
-        """Multiply layers 2 and 3 by factors and leave layer 4 as it is, by way of the weights alone.
+    def rescale(self, f2: float) -> None:
+        """Multiply layer 2 by a factor and leave layers 3 and 4 as they are, by way of the weights alone.
 
-        No ReLU follows them, so a factor passes from the BatchNorms of a stage to the convolutions that read it;
-        powers of two change no rounding.
+        No ReLU follows it, so a factor passes from the BatchNorms of its stage to the convolution that reads it; a
+        power of two changes no rounding.
         """
-        for factor, first, end in ((f2, _ENDS[0] - 2, _ENDS[0]), (f3, _ENDS[1] - 3, _ENDS[1])):
-            for index in range(first, end):
-                block, after = self.blocks[index], self.blocks[index + 1]
-                assert isinstance(block, MBConv)
-                assert isinstance(after, MBConv)
-                block.bn2.weight.mul_(factor)
-                block.bn2.bias.mul_(factor)
-                after.expand_conv.weight.div_(factor)
+        for index in range(_ENDS[0] - 2, _ENDS[0]):
+            block, after = self.blocks[index], self.blocks[index + 1]
+            assert isinstance(block, MBConv)
+            assert isinstance(after, MBConv)
+            block.bn2.weight.mul_(f2)
+            block.bn2.bias.mul_(f2)
+            after.expand_conv.weight.div_(f2)
 
     def lower(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] -> f2 [B, 40, H/8, W/8], f3 [B, 112, H/16, W/16]; f3 is at H/8, W/8 with stride 8."""
+        """[B, 3, H, W] -> f2 [B, 40, H/8, W/8], f3 [B, 672, H/16, W/16] in 0..6; f3 is at H/8, W/8 with stride 8."""
         x: Tensor = F.relu6(self.bn0(self.conv_stem(image)))
         for block in self.blocks[: _ENDS[0]]:
             x = block(x)
         f2 = x
         for block in self.blocks[_ENDS[0] : _ENDS[1]]:
             x = block(x)
-        return f2, x
+        return f2, self._turn.expand(x)
 
     def upper(self, f3: Tensor) -> Tensor:
-        """f3 [B, 112, h, w] -> f4 [B, 1152, h4, w4] in 0..6."""
-        x = f3
-        for block in self.blocks[_ENDS[1] :]:
+        """f3 [B, 672, h, w] -> f4 [B, 1152, h4, w4] in 0..6."""
+        x = self._turn.behind(f3)
+        for block in self.blocks[_ENDS[1] + 1 :]:
             x = block(x)
         return x
+
+    @property
+    def _turn(self) -> MBConv:
+        """The block whose expanded features are layer 3: the last ones at stride 16."""
+        block = self.blocks[_ENDS[1]]
+        assert isinstance(block, MBConv)
+        return block
