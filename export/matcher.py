@@ -3,6 +3,8 @@
 What lies behind the backbone is float32: products of a few prototypes cost nothing beside it.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -11,21 +13,24 @@ from ntre_deploy.export.graphs import QueryBase, SupportBase, feature_sizes
 from ntre_deploy.export.prior import best_cosines, mean_of_shots
 from ntre_deploy.model.matcher import Matcher
 from ntre_deploy.model.matching import resize
-from ntre_deploy.model.network import FewShotNetwork, shown
+from ntre_deploy.model.network import shown
+from ntre_deploy.model.refiner import Refiner
 from ntre_deploy.model.similarity import quarter, support_keys, support_prototypes, two_way
 
 
 class SupportGraph(SupportBase):
     """One annotated image to its prototypes, target and background, of layer 4 and perhaps of layer 3."""
 
-    def __init__(self, model: FewShotNetwork, input_size: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Matcher | Refiner, input_size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(model, dtype)
+        self.adapter = copy.deepcopy(model.adapter)
         self.both = model.prototype_channels > 2 * model.key_channels
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See `SupportBase`."""
         _, f3 = self.backbone.lower(image.to(self.dtype))
         f4 = self.backbone.upper(f3)
+        f4 = f4 if self.adapter is None else self.adapter(f4)
         target = quarter(mask)
         background = (shown(image) - target).clamp_min(0)
         prototypes = support_prototypes([f4, f3] if self.both else [f4], target, background)
@@ -39,10 +44,12 @@ class QueryGraph(QueryBase):
         _, f3, f4 = feature_sizes(model, input_size)
         super().__init__(model, f3 if model.config.fine else f4, dtype)
         self.scale, self.bias = constant(model.scale), constant(model.bias)
+        self.adapter = copy.deepcopy(model.adapter)
         self.fine, self.nearest = model.config.fine, model.config.nearest
 
     def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """See `QueryBase`."""
+        f4 = f4 if self.adapter is None else self.adapter(f4)
         background, target = two_way(f3, f4, prototypes[None], self.fine)
         if self.nearest:
             target = target + self.nearest * resize(nearest_key(f4, keys, self.dtype), self.feature)

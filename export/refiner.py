@@ -1,5 +1,7 @@
 """The deployed refiner: the matcher's support graph, and its score with the correction folded, in float32."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,10 @@ class QueryGraph(QueryBase):
         super().__init__(model, f2, dtype)
         self.corrector = fold_batchnorm(model.corrector)
         self.bias = constant(model.bias)
+        self.adapter = copy.deepcopy(model.adapter)
 
     def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """See `QueryBase`."""
+        f4 = f4 if self.adapter is None else self.adapter(f4)
         margin, _ = self.corrector(f2, f3, f4, shown(image), prototypes[None], nearest_key(f4, keys, self.dtype))
         return torch.stack([-margin / 2, margin / 2], 2) + self.bias.view(2, 1, 1)

@@ -45,7 +45,10 @@ class HeadContract:
 
     @pytest.fixture
     def model(self) -> FewShotNetwork:
-        return import_weights("random:2", self.config)[0]
+        model = import_weights("random:2", self.config)[0]
+        if (adapter := getattr(model, "adapter", None)) is not None:
+            torch.nn.init.normal_(adapter.up.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+        return model
 
     def test_it_is_registered_under_its_name(self) -> None:
         assert HEADS[self.config.head].config is type(self.config)
@@ -135,7 +138,7 @@ class TestRefiner(HeadContract):
 
 
 class TestMatcherWithKeys(HeadContract):
-    config = MatcherConfig(backbone="squeezenet1_1", input_size=SIZE, nearest=0.5)
+    config = MatcherConfig(backbone="squeezenet1_1", input_size=SIZE, nearest=0.5, adapter=8)
 
 
 def test_every_head_has_its_tests() -> None:

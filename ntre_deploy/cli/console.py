@@ -71,12 +71,12 @@ def counting(total: int | None, what: str, quiet: bool = False) -> Iterator[Call
 
 
 @contextmanager
-def reading_masks(quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the `progress` of `open_dataset`, where building the image lists takes longer than a moment.
+def reading_masks(quiet: bool = False, what: str = "reading masks") -> Iterator[Callable[[int, int], None]]:
+    """A bar for the `progress` of `open_dataset` and its like, where that takes longer than a moment.
 
     It shows what is built inside the block; later calls of the yielded function do nothing.
     """
-    with _patient_bar("reading masks", quiet) as show:
+    with _patient_bar(what, quiet) as show:
         yield show
 
 

@@ -1,6 +1,5 @@
 """`ntre train`: a TOML config to a trained checkpoint."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -50,6 +49,7 @@ def command(
     from ntre_deploy.training.config import read_config, with_options
     from ntre_deploy.training.distributed import Processes
     from ntre_deploy.training.start import check_start, provenance, start_model, validation
+    from ntre_deploy.training.state import saved_step
     from ntre_deploy.training.trainer import LAST, STATE, Trainer
 
     options = with_options(read_config(config), "data", dataset=dataset, fold=fold, shots=shots)
@@ -73,12 +73,12 @@ def command(
         with reading_masks(quiet) as reading:
             data = open_dataset(options.data.dataset, progress=reading)
             validate = validation(options, data)
-            trainer = Trainer(options, data, model, out, validate, origin, processes=processes)
+            trainer = Trainer(options, data, model, out, validate, origin, processes=processes, preparing=reading)
             if not skip_small:
                 _refuse_small(trainer.episodes, options.data)
         if processes.first:
             _clear(out)
-        start = _saved_step(out)
+        start = saved_step(out / STATE)
         with training(start, trainer.steps, quiet) as report:
             trainer.report = report
             progress = trainer.run()
@@ -125,23 +125,12 @@ def _clear(out: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _saved_step(out: Path) -> int:
-    """The step of the state in `out`; 0 where there is none that can be read, which the trainer reports."""
-    from safetensors import SafetensorError, safe_open
-
-    from ntre_deploy.training.trainer import STATE
-
-    try:
-        with safe_open(out / STATE, framework="numpy") as file:
-            step = json.loads(file.metadata()["ntre"])["progress"]["step"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return 0
-    return step if isinstance(step, int) else 0
-
-
 def _resume(out: Path) -> str:
     """What a user does next about a run that ended early."""
+    from ntre_deploy.training.state import saved_step
+    from ntre_deploy.training.trainer import STATE
+
     command = shlex.join(["ntre", *sys.argv[1:]])
-    if step := _saved_step(out):
+    if step := saved_step(out / STATE):
         return f"{out} holds the state of step {step}; go on from there with: {command}"
     return f"nothing was saved yet; start anew with: {command}"

@@ -1,7 +1,7 @@
 """What a network is made of: one dataclass for each head, stored whole in every checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from ntre_deploy.errors import InputError, one_of
@@ -24,6 +24,8 @@ _STRIDES = {"vgg16_bn": (16,), "efficientnet_lite0": (32, 16, 8)}
 MAX_INPUT_SIZE = 4097
 _MAX_CHANNELS = 4096
 _MAX_BINS = 16
+# rank of the adapters that `ntre tune` adds
+TUNED_RANK = 64
 # what a manifest takes for a number
 _MAX_LEVEL = 1e6
 
@@ -70,11 +72,11 @@ class ModelConfig:
             raise InputError(f"std is {list(self.std)}; its numbers must be above 0.")
         self._check_whole("shots")
 
-    def _check_whole(self, *names: str) -> None:
+    def _check_whole(self, *names: str, least: int = 1) -> None:
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_CHANNELS:
-                raise InputError(f"{name} is {value!r}; it must be a whole number from 1 to {_MAX_CHANNELS}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_CHANNELS:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from {least} to {_MAX_CHANNELS}.")
 
     def _check_grids(self) -> None:
         """Masks are pooled to every grid of the backbone, which must span the image exactly."""
@@ -90,6 +92,10 @@ class ModelConfig:
     def uses_bg(self) -> bool:
         """Whether the network has a BG map, which the contrastive term (eq. 10) needs."""
         return False
+
+    def for_tuning(self) -> Self:
+        """The config for a start from a model of this one, to learn a user's classes on a frozen backbone."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of plain JSON values, with the head's name."""
@@ -176,6 +182,7 @@ class MatcherConfig(ModelConfig):
     Attributes:
         fine: weight of layer 3's score beside layer 4's; 0 leaves it out.
         nearest: weight of the best cosine to any single key of the target, beside that of its prototype.
+        adapter: rank of a change of layer 4 that `ntre tune` learns; 0 leaves it out.
     """
 
     head: ClassVar[str] = "matcher"
@@ -183,10 +190,16 @@ class MatcherConfig(ModelConfig):
 
     fine: float = 0.5
     nearest: float = 0.0
+    adapter: int = 0
+
+    def for_tuning(self) -> Self:
+        """With an adapter: nothing else of this head could know a class."""
+        return replace(self, adapter=self.adapter or TUNED_RANK)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_grids()
+        self._check_whole("adapter", least=0)
         for name in ("fine", "nearest"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
@@ -200,6 +213,7 @@ class RefinerConfig(ModelConfig):
         fine: weight of layer 3's score beside layer 4's.
         width: channels of the correction.
         guide: channels through which layer 2 enters it.
+        adapter: rank of a change of layer 4 that `ntre tune` learns; 0 leaves it out.
     """
 
     head: ClassVar[str] = "refiner"
@@ -207,11 +221,17 @@ class RefinerConfig(ModelConfig):
     fine: float = 0.5
     width: int = 32
     guide: int = 8
+    adapter: int = 0
+
+    def for_tuning(self) -> Self:
+        """With an adapter: nothing else of this head could know a class."""
+        return replace(self, adapter=self.adapter or TUNED_RANK)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_grids()
         self._check_whole("width", "guide")
+        self._check_whole("adapter", least=0)
         if not 0 < self.fine <= 1:
             raise InputError(f"fine is {self.fine}; it must be above 0 and at most 1.")
 

@@ -12,7 +12,7 @@ from ntre_deploy.model.config import MatcherConfig
 from ntre_deploy.model.losses import IGNORE
 from ntre_deploy.model.matching import best_cosine, resize
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support
-from ntre_deploy.model.similarity import quarter, support_keys, support_prototypes, two_way
+from ntre_deploy.model.similarity import Adapter, quarter, support_keys, support_prototypes, two_way
 
 # of untrained logits: the scores of neighbouring prototypes differ by a few hundredths
 SCALE = 20.0
@@ -26,6 +26,7 @@ class Matcher(FewShotNetwork):
         self.config: MatcherConfig = config
         self.scale = nn.Parameter(torch.tensor(SCALE))
         self.bias = nn.Parameter(torch.zeros(2))
+        self.adapter = Adapter(self.key_channels, config.adapter) if config.adapter else None
 
     @property
     def prototype_channels(self) -> int:
@@ -37,14 +38,18 @@ class Matcher(FewShotNetwork):
         """As of a query: the background's prototype needs what lies outside the mask."""
         return self.query_features(image)
 
+    def as_support(self, features: Features, mask: Tensor) -> Features:
+        """As they are, for the same reason."""
+        return features
+
     def encode_query(self, image: Tensor | Features) -> Query:
         """See `FewShotNetwork.encode_query`."""
-        features = self.as_features(image)
+        features = adapted(self.adapter, self.as_features(image))
         return Query(features.f3, features.f4)
 
     def encode_support(self, image: Tensor | Features, mask: Tensor) -> Support:
         """See `FewShotNetwork.encode_support`."""
-        features = self.as_features(image)
+        features = adapted(self.adapter, self.as_features(image))
         target, background = support_masks(features, mask)
         layers = [features.f4, features.f3] if self.config.fine else [features.f4]
         prototype = support_prototypes(layers, target, background)
@@ -59,6 +64,11 @@ class Matcher(FewShotNetwork):
         logits = self.scale * torch.cat([background, target], 1) + self.bias[None, :, None, None]
         return Prediction(logits=logits, prior=best, query=query, prototype=prototype, supports=supports)
 
+    @property
+    def final_bias(self) -> Tensor:
+        """See `FewShotNetwork.final_bias`."""
+        return self.bias
+
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """The final logits alone."""
         return [(prediction.logits, self.bias)]
@@ -68,3 +78,8 @@ def support_masks(features: Features, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Target and background [B, 1, q, q] of a support's mask [B, H, W]: 1, and what is neither 1 nor 255 nor fill."""
     target, ignored = (quarter((mask == label).float()[:, None]) for label in (1, IGNORE))
     return target, (features.shown - target - ignored).clamp_min(0)
+
+
+def adapted(adapter: Adapter | None, features: Features) -> Features:
+    """Features with what an adapter makes of layer 4."""
+    return features if adapter is None else features._replace(f4=adapter(features.f4))

@@ -142,6 +142,20 @@ class FewShotNetwork(nn.Module, ABC):
         The final logits come first; behind them are those whose argmax feeds back into the features.
         """
 
+    @property
+    @abstractmethod
+    def final_bias(self) -> Tensor:
+        """The bias [2] of the final logits, which holds the threshold of the decision."""
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Names of parameters that learn at another rate, with its factor: numbers of another scale than weights."""
+        return {}
+
+    def as_support(self, features: Features, mask: Tensor) -> Features:
+        """`query_features` as those of a support with the mask [B, H, W]: here layer 4 behind the mask, as in eq. 5."""
+        return features._replace(f4=self.backbone.upper(features.f3 * target_at(mask, features.f3)))
+
     def query_features(self, image: Tensor) -> Features:
         """Normalised image [B, 3, H, W] -> what the backbone gives for it."""
         f2, f3 = self.backbone.lower(image)
@@ -155,8 +169,7 @@ class FewShotNetwork(nn.Module, ABC):
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
         """Normalised image [B, 3, H, W] and mask [B, H, W] (1 is the target) -> what the backbone gives for them."""
         f2, f3 = self.backbone.lower(image)
-        f4 = self.backbone.upper(f3 * target_at(mask, f3))
-        return Features(f2, f3, f4, shown(image))
+        return self.as_support(Features(f2, f3, f3, shown(image)), mask)
 
     def forward(self, image: Tensor | Features, support_images: Tensor | Features, support_masks: Tensor) -> Prediction:
         """Query [B, 3, H, W], supports [B, K, 3, H, W] and masks [B, K, H, W] (1 is the target) -> `Prediction`.

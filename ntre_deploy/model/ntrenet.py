@@ -186,6 +186,13 @@ class NTRENet(FewShotNetwork):
         prediction.logits = self.head(scales)
         return prediction
 
+    @property
+    def final_bias(self) -> Tensor:
+        """Of the head's classifier."""
+        bias = self.head.classifier[-1].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """Final, BG and initial logits, each with the bias of its classifier."""
         pairs = [(prediction.logits, self.head.classifier)]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ntre_deploy.model.config import RefinerConfig
-from ntre_deploy.model.matcher import SCALE, support_masks
+from ntre_deploy.model.matcher import SCALE, adapted, support_masks
 from ntre_deploy.model.matching import best_cosine, resize
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support
 from ntre_deploy.model.similarity import (
+    Adapter,
     cosines,
     min_max,
     pooled,
@@ -150,6 +151,7 @@ class Refiner(FewShotNetwork):
         self.config: RefinerConfig = config
         self.corrector = Corrector(self.backbone.channels, config)
         self.bias = nn.Parameter(torch.zeros(2))
+        self.adapter = Adapter(self.key_channels, config.adapter) if config.adapter else None
 
     @property
     def prototype_channels(self) -> int:
@@ -160,14 +162,18 @@ class Refiner(FewShotNetwork):
         """As of a query: the background's prototype needs what lies outside the mask."""
         return self.query_features(image)
 
+    def as_support(self, features: Features, mask: Tensor) -> Features:
+        """As they are, for the same reason."""
+        return features
+
     def encode_query(self, image: Tensor | Features) -> Query:
         """See `FewShotNetwork.encode_query`."""
-        features = self.as_features(image)
+        features = adapted(self.adapter, self.as_features(image))
         return Query(features.f3, features.f4, features)
 
     def encode_support(self, image: Tensor | Features, mask: Tensor) -> Support:
         """See `FewShotNetwork.encode_support`."""
-        features = self.as_features(image)
+        features = adapted(self.adapter, self.as_features(image))
         target, background = support_masks(features, mask)
         prototype = support_prototypes([features.f4, features.f3], target, background)
         return Support(features.f3, prototype, support_keys(features.f4, target))
@@ -187,6 +193,16 @@ class Refiner(FewShotNetwork):
             supports=supports,
             inner_logits=[two_class(plain)] if self.training else [],
         )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Scale and sharpness lie around 20, the threshold around 0.01."""
+        return {"corrector.scale": 50, "corrector.sharp": 50, "corrector.threshold": 0.1, "bias": 0}
+
+    @property
+    def final_bias(self) -> Tensor:
+        """See `FewShotNetwork.final_bias`."""
+        return self.bias
 
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """The final logits alone."""

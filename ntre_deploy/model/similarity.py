@@ -1,4 +1,4 @@
-"""Cosine matching of a query to the prototypes of N classes: functions without weights, for both graphs.
+"""Cosine matching of a query to the prototypes of N classes: for the training and the deployed graph alike.
 
 B is the batch, N the classes, D the channels of a feature, h x w its size.  Masks stand at a quarter of the input's
 resolution, [B, *, q, q] with q = (S - 1) / 4 + 1, so that every grid of the backbone is pooled from them alike.
@@ -7,7 +7,7 @@ resolution, [B, *, q, q] with q = (S - 1) / 4 + 1, so that every grid of the bac
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntre_deploy.model.matching import resize
@@ -20,6 +20,24 @@ KEY_SHARE = 0.3
 _RANGE_EPSILON = 1e-4
 # cosines of features behind a ReLU lie within 0 and 1, their differences within -1 and 1
 _BEYOND = 4.0
+
+
+class Adapter(nn.Module):
+    """A low-rank change of layer 4 (after LoRA, Hu et al., ICLR 2022): what a few photos can teach a frozen backbone.
+
+    It starts as the identity, and what comes out is not negative, as the cosines' best over keys needs it.
+    """
+
+    def __init__(self, channels: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, rank, 1, bias=False)
+        self.up = nn.Conv2d(rank, channels, 1, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, f4: Tensor) -> Tensor:
+        """[B, D, h, w] -> float32 [B, D, h, w]."""
+        f4 = f4.float()
+        return F.relu(f4 + self.up(self.down(f4)))
 
 
 def unit(x: Tensor, dim: int = 1) -> Tensor:

@@ -35,9 +35,12 @@ class DataOptions:
         dataset: spec as on the command line, such as `coco:instances_train.json`.
         fold, split: the novel classes of this fold are held back; the split `all` holds none back.
         shots: supports of each episode.
+        most_shots: each step draws a number of supports from `shots` to this; None always takes `shots`.
         cache: keep decoded images and masks in memory, once in each worker.
         views: fixed augmented views of each image and class, whose features a frozen backbone computes once and that
             stay in memory; 0 draws a new augmentation each time.
+        scenes: scenes made of each photo by crops, colours and copy-paste, whose features stay in memory in the same
+            way; in place of views and augmentation.
         workers: processes that load and augment; results do not depend on it.
     """
 
@@ -45,8 +48,10 @@ class DataOptions:
     fold: int = 0
     split: str = "interleaved"
     shots: int = 1
+    most_shots: int | None = None
     cache: bool = False
     views: int = 0
+    scenes: int = 0
     workers: int = 2
 
 
@@ -60,6 +65,7 @@ class OptimiserOptions:
         power: of the polynomial schedule, rate x (1 - step / steps) ^ power.
         clip: largest norm of the gradient; None does not clip.
         warmup: steps in which the rate grows linearly.
+        average: decay of a running average of the weights, which the checkpoints hold in their place; 0 has none.
     """
 
     kind: Optimiser = "sgd"
@@ -72,6 +78,7 @@ class OptimiserOptions:
     batch: int = 4
     clip: float | None = None
     warmup: int = 0
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,8 @@ class TrainConfig:
             "data.shots": (self.data.shots, 1),
             "data.workers": (self.data.workers, 0),
             "data.views": (self.data.views, 0),
+            "data.scenes": (self.data.scenes, 0),
+            "data.most_shots": (self.data.most_shots or self.data.shots, self.data.shots),
             "optimiser.epochs": (self.optimiser.epochs, 1),
             "optimiser.steps": (self.optimiser.steps or 1, 1),
             "optimiser.batch": (self.optimiser.batch, 1),
@@ -150,8 +159,17 @@ class TrainConfig:
             raise InputError(f"optimiser.momentum is {self.optimiser.momentum}; it must be below 1.")
         if self.loss.dense and self.run.backbone != "finetune":
             raise InputError('loss.dense trains a backbone; set run.backbone = "finetune", or loss.dense = 0.')
-        if self.data.views and (self.run.backbone != "frozen" or self.data.workers):
-            raise InputError("data.views needs a frozen backbone (run.backbone) and no workers (data.workers = 0).")
+        for name in ("views", "scenes"):
+            if getattr(self.data, name) and (self.run.backbone != "frozen" or self.data.workers):
+                raise InputError(
+                    f"data.{name} needs a frozen backbone (run.backbone) and no workers (data.workers = 0)."
+                )
+        if self.data.views and self.data.scenes:
+            raise InputError("data.views and data.scenes exclude each other; set one of them to 0.")
+        if self.data.most_shots is not None and not self.data.scenes:
+            raise InputError("data.most_shots draws supports among scenes; set data.scenes, or leave it out.")
+        if not 0 <= self.optimiser.average < 1:
+            raise InputError(f"optimiser.average is {self.optimiser.average}; it must be 0 or more and below 1.")
         for name in ("rate", "clip"):
             value = getattr(self.optimiser, name)
             if value is not None and not 0 < value <= _MOST:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.image import Letterbox, label_map
+from ntre_deploy.runtime.image import Letterbox, input_spec, label_map, prepare_image, prepare_mask
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ntre_deploy.export.torch_engines import FullNetwork
+    from ntre_deploy.model.network import Features, FewShotNetwork
 
 
 class NetworkRun:
@@ -65,6 +66,44 @@ class NetworkRun:
 
     def _mask(self, logits: "Tensor", box: Letterbox) -> Pixels:
         return self._labels(_array(logits), box)
+
+
+class StoredFeatures:
+    """The features of a frozen backbone for photos that are run again and again, computed once for all heads on it.
+
+    Photos are known by the identity of their arrays, which a `CachedDataset` keeps.
+    """
+
+    def __init__(self, model: "FewShotNetwork") -> None:
+        self.model, self.spec = model.eval(), input_spec(model.config)
+        self._kept: dict[int, tuple[Features, Letterbox]] = {}
+
+    def of(self, photo: Pixels) -> "tuple[Features, Letterbox]":
+        """Features [1, C, h, w] of a uint8 photo [H, W, 3], and its geometry."""
+        import torch
+
+        if id(photo) not in self._kept:
+            pixels, box = prepare_image(photo, self.spec)
+            with torch.inference_mode():
+                self._kept[id(photo)] = self.model.query_features(torch.from_numpy(pixels)[None]), box
+        return self._kept[id(photo)]
+
+    def logits(self, model: "FewShotNetwork", query: Pixels, shots: Shots) -> tuple[NDArray[np.float32], Letterbox]:
+        """Logits [1, 2, h, w] of a model with this backbone, and the query's geometry."""
+        import torch
+
+        with torch.inference_mode():
+            features, box = self.of(query)
+            supports = []
+            for image, mask in shots:
+                label = torch.from_numpy(prepare_mask(mask, self.spec))[None]
+                supports.append(model.encode_support(model.as_support(self.of(image)[0], label), label))
+            return _array(model.decode(model.encode_query(features), supports).logits), box
+
+    def run(self, model: "FewShotNetwork") -> Run:
+        """What `evaluate` runs: a model with this backbone."""
+        model.eval()
+        return lambda query, shots: label_map(*self.logits(model, query, shots))
 
 
 def segmenter_run(segmenter: Segmenter) -> Run:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file, saving_tensors
@@ -37,11 +38,13 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     bank: PrototypeBank | None,
     proxies: Tensor | None = None,
+    average: nn.Module | None = None,
 ) -> None:
     """Write the state in one file, so that a kill leaves an old or a new one and never a mixture.
 
     Args:
         proxies: [n, D] of the dense classification's classes; None without it.
+        average: the model with the running average of its weights; None without it.
 
     Raises:
         InputError: the file cannot be written.
@@ -53,6 +56,8 @@ def save_state(
         tensors |= {f"bank/{key}": value for key, value in bank.state_dict().items()}
     if proxies is not None:
         tensors["dense/proxies"] = proxies
+    if average is not None:
+        tensors |= {f"average/{name}": tensor for name, tensor in average.state_dict().items()}
     content = {"format": FORMAT, "version": VERSION, "config": config, "progress": vars(progress)}
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary, saving_tensors():
@@ -66,6 +71,7 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     bank: PrototypeBank | None,
     proxies: Tensor | None = None,
+    average: nn.Module | None = None,
 ) -> Progress:
     """Bring a run back to where `save_state` left it; arguments as in `save_state`.
 
@@ -85,11 +91,13 @@ def load_state(
             f"{path} belongs to a run with another config ({', '.join(different[:4])}); "
             "resume with the same options or choose another --out."
         )
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "bank": {}, "dense": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "bank": {}, "dense": {}, "average": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = tensor
     fill(model, groups["model"], f"State {path}")
+    if average is not None:
+        fill(average, groups["average"], f"State {path}")
     if proxies is not None:
         with torch.no_grad():
             proxies.copy_(groups["dense"]["proxies"])
@@ -103,6 +111,16 @@ def load_state(
         device = next(model.parameters()).device
         bank.load_state_dict({key: value.to(device) for key, value in groups["bank"].items()})
     return progress
+
+
+def saved_step(path: Path) -> int:
+    """The step of a state; 0 where there is none that can be read, which `load_state` reports."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            step = json.loads(file.metadata()[_KEY])["progress"]["step"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return 0
+    return step if isinstance(step, int) else 0
 
 
 def _differences(ours: Any, theirs: Any, at: str = "") -> list[str]:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
-from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.runtime.image import InputSpec, Letterbox, back_map
+from ntre_deploy.runtime.image import Letterbox, back_map
 from ntre_deploy.training.metrics import IGNORE
+from ntre_deploy.training.runs import StoredFeatures
 
 Float = NDArray[np.float32]
 
@@ -24,13 +24,13 @@ def calibrate_threshold(
     model: FewShotNetwork,
     dataset: Dataset,
     episodes: EpisodeSet,
-    spec: InputSpec,
     progress: Callable[[], None] = lambda: None,
 ) -> float:
     """Shift the bias of the final logits to the threshold with the best mIoU.
 
     Args:
         model: changed in place.
+        dataset: best a `CachedDataset`: each photo is then encoded once.
         episodes: of classes that the model may know: with the ones it is judged by, the figure would flatter it.
         progress: called after every episode.
 
@@ -40,12 +40,12 @@ def calibrate_threshold(
     Raises:
         InputError: an image or a mask cannot be read.
     """
-    network = FullNetwork(model, spec)
+    stored = StoredFeatures(model)
     margins: list[Float] = []
     targets: list[NDArray[np.bool_]] = []
     for episode in episodes.episodes:
         shots = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
-        logits, box = network.logits(dataset.image(episode.query), network.prepare(shots))
+        logits, box = stored.logits(model, dataset.image(episode.query), shots)
         margin, label = _small(logits[0, 1] - logits[0, 0], dataset.mask(episode.query, episode.class_id), box)
         valid = label != IGNORE
         margins.append(margin[valid])
@@ -62,9 +62,8 @@ def calibrate_threshold(
         scores.append(hits / np.maximum(target.sum() + claimed - hits, 1))
     means = np.mean(scores, axis=0)
     best = int(means.argmax())
-    bias = model.decisions(network.predict(dataset.image(episodes.episodes[0].query), network.prepare(shots))[0])[0][1]
     with torch.no_grad():
-        bias[1] -= float(edges[best])
+        model.final_bias[1] -= float(edges[best])
     return float(means[best])
 
 

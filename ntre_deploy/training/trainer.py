@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
@@ -20,12 +22,13 @@ from ntre_deploy.errors import GateError, InputError, NtreError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
-from ntre_deploy.model.losses import dense_loss, total_loss
+from ntre_deploy.model.losses import LossWeights, dense_loss, total_loss
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction
 from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes
+from ntre_deploy.training.scenes import SceneEpisodes, SceneStore
 from ntre_deploy.training.schedule import learning_rate
 from ntre_deploy.training.state import Progress, load_state, save_state
 from ntre_deploy.training.views import ViewEpisodes, ViewStore
@@ -46,6 +49,8 @@ class Trainer:
         origin: what the checkpoints say of themselves besides the config, such as the command.
         report: called with the step and its figures at every log entry.
         store: views of earlier runs that may be used, where the config asks for views.
+        scenes: scenes of earlier runs, where the config asks for scenes.
+        preparing: called with (scenes, scenes in all) while they are made.
     """
 
     def __init__(
@@ -59,6 +64,8 @@ class Trainer:
         report: Report = lambda step, figures: None,
         processes: Processes | None = None,
         store: ViewStore | None = None,
+        scenes: SceneStore | None = None,
+        preparing: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.config, self.out, self.validate, self.report = config, out, validate, report
         self.origin = dict(origin or {})
@@ -80,19 +87,31 @@ class Trainer:
                 if parameter.dim() == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         _prepare(self.model, config)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        trained = list(named.values())
         self.proxies: nn.Parameter | None = None
         if dense:
             generator = torch.Generator().manual_seed(config.run.seed)
             shape = (len(dataset.class_names) + 1, model.backbone.channels[2])
             self.proxies = nn.Parameter(torch.randn(shape, generator=generator).to(self.device))
             trained.append(self.proxies)
+        # weights first and in their order; what learns at a rate of its own is pulled to no zero
+        rates = model.rates
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if not any(p is named[n] for n in rates if n in named)], "factor": 1.0}
+        ]
+        groups += [{"params": [named[n]], "factor": f, "weight_decay": 0.0} for n, f in rates.items() if n in named]
         if options.kind == "sgd":
             self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
-                trained, options.rate, options.momentum, weight_decay=options.weight_decay
+                groups, options.rate, options.momentum, weight_decay=options.weight_decay
             )
         else:
-            self.optimiser = torch.optim.AdamW(trained, options.rate, weight_decay=options.weight_decay)
+            self.optimiser = torch.optim.AdamW(groups, options.rate, weight_decay=options.weight_decay)
+        self.average: AveragedModel | None = None
+        if options.average:
+            self.average = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(options.average), use_buffers=True
+            )
         self.trained = trained
         negatives = config.contrastive if config.model.uses_bg else None
         self.bank = None if negatives is None else PrototypeBank(negatives)
@@ -102,6 +121,12 @@ class Trainer:
         if data.views:
             kept = _DTYPES[config.run.precision]
             self.source = ViewEpisodes(self.episodes, self.model, data.views, kept, store or ViewStore())
+        if data.scenes:
+            scenes = scenes or SceneStore()
+            scenes.fill(self.episodes.dataset, list(dataset.class_names), self.model, data.scenes, preparing)
+            shots = (data.shots, data.most_shots or data.shots)
+            learned = list(self.episodes.images)
+            self.source = SceneEpisodes(scenes, learned, shots, config.run.seed, options.batch)
 
     def run(self, resume: bool = True) -> Progress:
         """Train to the last step, from the state in `out` where there is one.
@@ -113,7 +138,7 @@ class Trainer:
         state = self.out / STATE
         if resume and state.is_file():
             self.progress = load_state(
-                state, self.config.to_dict(), self.model, self.optimiser, self.bank, self.proxies
+                state, self.config.to_dict(), self.model, self.optimiser, self.bank, self.proxies, self.average
             )
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
@@ -173,17 +198,17 @@ class Trainer:
         torch.manual_seed(int(seed))
         rate = self._rate(step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         batch = {name: value.to(self.device, non_blocking=True) for name, value in item.items()}
         dtype = _DTYPES[self.config.run.precision]
         with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
-            prediction = network(_images(batch, "query"), _images(batch, "supports"), batch["support_labels"])
+            prediction = network(_images(batch, "query"), self._supports(batch), batch["support_labels"])
         with torch.autocast(self.device.type, enabled=False):
             parts = self._losses(_as_float32(prediction), batch)
         figures = {name: self.processes.mean(part.item()) for name, part in parts.items()} | {"rate": rate}
         if not math.isfinite(figures["total"]):
             numbers = self.processes.gather(batch["number"]).tolist()
-            _, query, supports, _ = self.episodes.draw(numbers[0])
+            query, supports = self._photos(numbers[0])
             raise GateError(
                 f"The loss became {figures['total']} at step {step + 1} (episodes {numbers[0]} to {numbers[-1]}, the "
                 f"first with query {query} and supports {', '.join(supports)}); {self._kept()}"
@@ -196,11 +221,38 @@ class Trainer:
             figures["gradient"] = float(norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return figures
+
+    def _supports(self, batch: Item) -> Tensor | Features:
+        """Pixels or features of the supports; scenes are stored as queries, and some heads see a support otherwise."""
+        found = _images(batch, "supports")
+        if not isinstance(self.source, SceneEpisodes) or not isinstance(found, Features):
+            return found
+        labels = batch["support_labels"]
+        flat = self.model.as_support(Features(*(f.flatten(0, 1) for f in found)), labels.flatten(0, 1))
+        return Features(*(f.unflatten(0, labels.shape[:2]) for f in flat))
+
+    def _photos(self, number: int) -> tuple[str, list[str]]:
+        """Query and supports of an episode, for messages."""
+        if isinstance(self.source, SceneEpisodes):
+            return self.source.photos_of(number)
+        _, query, supports, _ = self.episodes.draw(number)
+        return query, supports
+
+    @property
+    def result(self) -> FewShotNetwork:
+        """What checkpoints hold: the model, or the running average of its weights."""
+        if self.average is None:
+            return self.model
+        averaged: FewShotNetwork = self.average.module
+        return averaged
 
     def _losses(self, prediction: Prediction, batch: Item) -> dict[str, Tensor]:
         labels = batch["support_labels"]
-        parts = total_loss(prediction, batch["query_label"], labels, self.config.loss, self.processes.share)
+        weights = self._weights(labels.shape[1])
+        parts = total_loss(prediction, batch["query_label"], labels, weights, self.processes.share)
         if self.proxies is not None:
             parts["dense"] = dense_loss(prediction, self.proxies, batch["query_dense"], labels, batch["class_id"])
             parts["total"] = parts["total"] + self.config.loss.dense * parts["dense"]
@@ -225,14 +277,23 @@ class Trainer:
         parts["total"] = parts["total"] + self.config.contrastive.weight * parts["contrastive"]
         return parts
 
+    def _weights(self, shots: int) -> LossWeights:
+        """The loss weights of a step with that many supports."""
+        loss, data = self.config.loss, self.config.data
+        most = data.most_shots or data.shots
+        if loss.target_most is None or most == data.shots:
+            return loss
+        share = (shots - data.shots) / (most - data.shots)
+        return replace(loss, target=loss.target + share * (loss.target_most - loss.target))
+
     def _rate(self, step: int) -> float:
         options = self.config.optimiser
         return learning_rate(options.rate, step, self.steps, warmup=options.warmup, power=options.power)
 
     def _validate(self) -> None:
         if self.validate is not None and self.processes.first:
-            self.model.eval()
-            miou = self.validate(self.model)
+            self.result.eval()
+            miou = self.validate(self.result)
             _set_modes(self.model, self.config)
             self.report(self.progress.step, {"novel_miou": miou})
             if self.progress.best is None or miou > self.progress.best:
@@ -263,11 +324,16 @@ class Trainer:
                 self.optimiser,
                 self.bank,
                 self.proxies,
+                self.average,
             )
             self._checkpoint(LAST, {})
         self.processes.wait()
 
     def _checkpoint(self, name: str, figures: dict[str, float]) -> None:
+        save_checkpoint(self.out / name, self.result, self.describe() | figures)
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint of this run says of its origin (JSON values)."""
         data = self.config.data
         config = self.config.to_dict()
         # a spec may hold paths of this machine, and checkpoints travel
@@ -282,7 +348,7 @@ class Trainer:
             "step": self.progress.step,
             "steps": self.steps,
         }
-        save_checkpoint(self.out / name, self.model, origin | self.origin | figures)
+        return origin | self.origin
 
 
 def _images(batch: Item, name: str) -> Tensor | Features:

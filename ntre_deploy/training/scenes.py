@@ -1,0 +1,180 @@
+"""Episodes over scenes made of a few photos, whose features a frozen backbone computes once.
+
+A head that trains in a few hundred steps needs many scenes and little time: every photo gives several scenes
+(`data.scenes`), their features stay in memory in 16 bits, and an episode costs only the head.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.images import Pixels
+from ntre_deploy.data.scenes import IGNORE, compose, labelled_photos
+from ntre_deploy.errors import InputError
+from ntre_deploy.model.network import Features, FewShotNetwork
+from ntre_deploy.runtime.image import InputSpec, Letterbox, input_spec, prepare_image
+from ntre_deploy.training.episodes import Item
+
+# keeps the streams of scenes and of a step's shots apart from those of the episodes
+_SCENE, _SHOTS = 3, 4
+# pixels of the target at the input's resolution below which a scene is no episode of it
+_LEAST = 640
+# share of the episodes whose supports are other scenes of the query's own photo
+_SAME_PHOTO = 0.15
+# photos of a class beyond which it is not drawn more often
+_MANY = 12
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StoredScene:
+    """Features [1, C, h, w] in float16 and labels uint8 [S, S]: n for the n-th of `classes`, 255 outside the image."""
+
+    image_id: str
+    features: Features
+    labels: Pixels
+    classes: tuple[int, ...]
+    pasted: frozenset[int]
+
+    def area(self, class_id: int) -> int:
+        """Pixels of a class."""
+        own = [n for n, c in enumerate(self.classes, 1) if c == class_id]
+        return int(np.isin(self.labels, own).sum())
+
+    def mask(self, class_id: int) -> Pixels:
+        """uint8 [S, S] of 0, 1 on a class and 255."""
+        own = [n for n, c in enumerate(self.classes, 1) if c == class_id]
+        mask = np.isin(self.labels, own).astype(np.uint8)
+        mask[self.labels == IGNORE] = IGNORE
+        return mask
+
+
+class SceneStore:
+    """Scenes of a dataset; runs with other folds and seeds may share it, as long as the backbone is the same."""
+
+    def __init__(self) -> None:
+        self.scenes: list[StoredScene] = []
+
+    @torch.no_grad()
+    def fill(
+        self,
+        dataset: Dataset,
+        classes: Sequence[int],
+        model: FewShotNetwork,
+        per_photo: int,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        """Make `per_photo` scenes of every photo of the classes, the first one plain; a filled store stays as it is.
+
+        Raises:
+            InputError: a photo or a mask cannot be read.
+        """
+        if self.scenes:
+            return
+        photos = labelled_photos(dataset, classes)
+        spec = input_spec(model.config)
+        training = model.training
+        model.eval()
+        for turn in range(per_photo):
+            for index in range(len(photos)):
+                # a generator of its own for each scene: which others there are does not matter
+                rng = np.random.default_rng([_SCENE, turn, index])
+                scene = compose(photos, index, rng, plain=turn == 0)
+                pixels, _ = prepare_image(scene.image, spec)
+                features = model.query_features(torch.from_numpy(pixels)[None])
+                labels = _letterboxed(scene.labels, spec)
+                kept = Features(*(f.half() for f in features))
+                self.scenes.append(StoredScene(scene.image_id, kept, labels, scene.classes, scene.pasted))
+                progress(turn * len(photos) + index + 1, per_photo * len(photos))
+        model.train(training)
+
+
+class SceneEpisodes(TorchDataset[Item]):
+    """Episodes by number: what one is depends on seed and number alone.
+
+    Args:
+        store: filled; scenes with pasted objects of other classes than `classes` are left out.
+        classes: to learn from.
+        shots: fewest and most supports; each step of `batch` episodes draws one number.
+    """
+
+    def __init__(
+        self,
+        store: SceneStore,
+        classes: Sequence[int],
+        shots: tuple[int, int],
+        seed: int,
+        batch: int,
+    ) -> None:
+        self.shots, self.seed, self.batch = shots, seed, batch
+        wanted = set(classes)
+        self.scenes = [s for s in store.scenes if s.pasted <= wanted and wanted & set(s.classes)]
+        self.members: dict[int, list[int]] = {}
+        for number, scene in enumerate(self.scenes):
+            for c in set(scene.classes) & wanted:
+                if scene.area(c) >= _LEAST:
+                    self.members.setdefault(c, []).append(number)
+        self.members = {c: found for c, found in sorted(self.members.items()) if len(found) > 1}
+        if not self.members:
+            raise InputError("No class has two scenes with enough of the target; add photos or raise data.scenes.")
+        photos = [len({self.scenes[k].image_id for k in found}) for found in self.members.values()]
+        weights = np.sqrt(np.minimum(photos, _MANY))
+        self.weights = weights / weights.sum()
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.scenes)
+
+    def photos_of(self, number: int) -> tuple[str, list[str]]:
+        """Photos of the query and of the supports of episode `number`."""
+        _, query, supports = self.draw(number)
+        return self.scenes[query].image_id, [self.scenes[k].image_id for k in supports]
+
+    def draw(self, number: int) -> tuple[int, int, list[int]]:
+        """Class, and places of query and supports in `scenes`, of episode `number`."""
+        step = number // self.batch
+        low, high = self.shots
+        shots = low
+        if high > low:
+            # one shot and the most are what people use
+            ends = np.array([0.4] + [0.35 / max(high - low - 1, 1)] * (high - low - 1) + [0.25])
+            rng = np.random.default_rng(np.random.SeedSequence([self.seed, step, _SHOTS]))
+            shots = int(rng.choice(np.arange(low, high + 1), p=ends / ends.sum()))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, number, _SCENE]))
+        class_id = int(rng.choice(list(self.members), p=self.weights))
+        pool = self.members[class_id]
+        query = int(rng.choice(pool))
+        same = rng.random() < _SAME_PHOTO
+        photo = self.scenes[query].image_id
+        others = [k for k in pool if k != query]
+        fitting = [k for k in others if (self.scenes[k].image_id == photo) == same]
+        supports = rng.choice(fitting or others, shots)
+        return class_id, query, [int(k) for k in supports]
+
+    def __getitem__(self, number: int) -> Item:
+        class_id, query, supports = self.draw(number)
+        seen, shots = self.scenes[query], [self.scenes[k] for k in supports]
+        item: Item = {f"query.{n}": f[0].float() for n, f in seen.features._asdict().items()}
+        for name in Features._fields:
+            item[f"supports.{name}"] = torch.stack([getattr(s.features, name)[0].float() for s in shots])
+        return item | {
+            "query_label": torch.from_numpy(seen.mask(class_id)).long(),
+            "support_labels": torch.stack([torch.from_numpy(s.mask(class_id)).long() for s in shots]),
+            "class_id": torch.tensor(class_id),
+            "number": torch.tensor(number),
+        }
+
+
+def _letterboxed(labels: Pixels, spec: InputSpec) -> Pixels:
+    """Labels [H, W] as the network sees them, 255 outside the image: uint8 [S, S]."""
+    box = Letterbox.fit(labels.shape[0], labels.shape[1], spec.size)
+    small = cv2.resize(labels, (box.inner_width, box.inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
+    out = np.full((spec.size, spec.size), IGNORE, np.uint8)
+    out[: box.inner_height, : box.inner_width] = small
+    return out
