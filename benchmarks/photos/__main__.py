@@ -99,7 +99,7 @@ def _matcher(config: TrainConfig, train: Dataset, fold: int) -> FewShotNetwork:
         f"package:{config.model.backbone}",
         MatcherConfig(backbone=config.model.backbone, input_size=config.model.input_size),
     )
-    base = base_classes(len(train.class_names), fold, config.data.split)
+    base = base_classes(len(train.class_names), fold, "interleaved")
     episodes = sample_episodes(train, usable_classes(train, base, 1), 1, CALIBRATION_EPISODES, EPISODE_SEED + 1)
     calibrate_threshold(model, train, episodes)
     return model
@@ -108,7 +108,7 @@ def _matcher(config: TrainConfig, train: Dataset, fold: int) -> FewShotNetwork:
 def _trained(
     config: TrainConfig, train: Dataset, fold: int, seed: int, args: argparse.Namespace, scenes: SceneStore
 ) -> FewShotNetwork:
-    options = with_options(with_options(config, "data", fold=fold), "run", seed=seed)
+    options = with_options(with_options(config, "data", fold=fold, split="interleaved"), "run", seed=seed)
     out = args.work / f"fold{fold}_seed{seed}"
     out.mkdir(parents=True, exist_ok=True)
     report: Callable[[int, dict[str, float]], None] = lambda step, figures: print(  # noqa: E731

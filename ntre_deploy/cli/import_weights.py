@@ -1,14 +1,21 @@
 """`ntre import-weights`: foreign weights to a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ntre_deploy.cli.console import print_json
+from ntre_deploy.cli.console import counting, print_json
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.files import check_ending
 
+if TYPE_CHECKING:
+    from ntre_deploy.model.network import FewShotNetwork
+
+# the paper's, and what a light backbone takes in its stride of 32
+_NTRENET_SIZE, _SIZE = 473, 385
+# episodes that set a threshold
+_EPISODES = 100
 # what `origin["head"]` says of a head
 _STATES = {
     "trained": "trained head",
@@ -26,13 +33,19 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
-    head: Annotated[str, typer.Option("--head", metavar="NAME", help="ntrenet or matcher.")] = "ntrenet",
+    head: Annotated[str, typer.Option("--head", metavar="NAME", help="ntrenet, matcher or refiner.")] = "ntrenet",
     form: Annotated[str, typer.Option("--form", metavar="NAME", help="NTRENet: released or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
-    size: Annotated[int, typer.Option("--size", metavar="N", help="Input side, 8k + 1.")] = 473,
+    size: Annotated[
+        int | None, typer.Option("--size", metavar="N", help="Input side, 8k + 1. (default: 473; matcher 385)")
+    ] = None,
     stride: Annotated[int | None, typer.Option("--stride", metavar="N", help="efficientnet_lite0: 32, 16, 8.")] = None,
     width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of the head.")] = 256,
     bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="Pyramid bins.")] = "60,30,15,8",
+    calibrate_on: Annotated[
+        str | None,
+        typer.Option("--calibrate-on", metavar="SPEC", help="Photos that set the threshold of a matcher."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of a head without weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -63,12 +76,17 @@ def command(
     from ntre_deploy.model.weights import import_weights
 
     config: ModelConfig
+    size = size or (_NTRENET_SIZE if head == NTRENetConfig.head else _SIZE)
     if one_of(head, HEADS, "Head") == NTRENetConfig.head:
         make = NTRENetConfig.released if form == "released" else NTRENetConfig.paper
         config = make(backbone=backbone, input_size=size, width=width, bins=sides)
     else:
         config = HEADS[head].config.from_dict({"backbone": backbone, "input_size": size})
+    if calibrate_on is not None and not config.training_free:
+        raise InputError(f"--calibrate-on is for a head that needs no training; leave it out beside --head {head}.")
     model, origin = import_weights(source, config, seed, stride)
+    if calibrate_on is not None:
+        origin |= _calibrate(model, calibrate_on, seed)
     from ntre_deploy.model.checkpoint import save_checkpoint
 
     save_checkpoint(out, model, origin)
@@ -76,3 +94,20 @@ def command(
         print_json({"checkpoint": str(out), "config": model.config.to_dict(), "origin": origin})
         return
     print(f"wrote {out} ({model.config.backbone}, {model.config.input_size} pixels, {_STATES[origin['head']]})")
+
+
+def _calibrate(model: "FewShotNetwork", spec: str, seed: int) -> dict[str, Any]:
+    """Set the threshold on one-shot episodes of a dataset; what the checkpoint says of it."""
+    from ntre_deploy.data.cached import CachedDataset
+    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.episodes import sample_episodes, usable_classes
+    from ntre_deploy.training.threshold import calibrate_threshold
+
+    dataset = CachedDataset(open_dataset(spec))
+    usable = usable_classes(dataset, dataset.class_names, 1)
+    if not usable:
+        raise InputError(f"No class of {dataset.name} has the two images that an episode needs; take another dataset.")
+    episodes = sample_episodes(dataset, usable, 1, _EPISODES, seed)
+    with counting(_EPISODES, "calibrating") as advance:
+        miou = calibrate_threshold(model, dataset, episodes, advance)
+    return {"calibrated_on": dataset.name, "calibration_miou": round(miou, 4)}

@@ -18,17 +18,19 @@ _PICTURES = 8
 def table(tuned: Tuned) -> Table:
     """A row for each class and one for the mean; percent, on the held-out photos."""
     result = Table()
-    for index, column in enumerate(("class", "photos", "held out", "all target", "matcher", "before", "after")):
+    shown = {"matcher": tuned.matcher, "before": tuned.before, "after": tuned.after}
+    # a matcher that is tuned has no other beside it
+    columns = {name: found for name, found in shown.items() if found is not None}
+    for index, column in enumerate(("class", "photos", "held out", "all target", *columns)):
         result.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    columns = (tuned.matcher, tuned.before, tuned.after)
     for c, held in tuned.split.held_out.items():
         photos = len(held) + len(tuned.split.learn[c])
-        ious = [_percent(None if e is None else e.score.class_iou[c]) for e in columns]
+        ious = [_percent(found.score.class_iou[c]) for found in columns.values()]
         result.add_row(tuned.names[c], str(photos), str(len(held)), _percent(_share(tuned.after, c)), *ious)
     result.add_section()
     split = tuned.split
     learned, held_out = (sum(map(len, group.values())) for group in (split.learn, split.held_out))
-    means = [_percent(None if e is None else e.miou) for e in columns]
+    means = [_percent(found.miou) for found in columns.values()]
     result.add_row("mean IoU", str(learned + held_out), str(held_out), _percent(tuned.after.all_foreground), *means)
     return result
 
@@ -124,5 +126,5 @@ def _share(evaluation: Evaluation, class_id: int) -> float:
     return float((tp + fn) / max(tp + fp + fn + tn, 1))
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
