@@ -4,9 +4,9 @@ A class's logits say whether a pixel is the class or not, each class on a scale 
 a pixel: a class whose margins are wide, or that answers to anything that stands out, takes the pixels of the others.
 The supports tell both.  Where the annotated targets of the other classes lie, a class should give no margin: what it
 gives there on average is subtracted, if it is positive (an offset is never negative, so that no class gains pixels that
-it would not have alone).  What it then gives on its own targets is brought to the mean of all classes (the scale).  With
-two shots or more, a shot is looked at with a memory of the others; with one, with the memory that it made itself, which
-flatters all classes alike.  No pixel outside the targets is used: what is there is not known.
+it would not have alone).  What it then gives on its own targets is brought to the mean of all classes (the scale).
+With two shots or more, a shot is looked at with a memory of the others; with one, with the memory that it made itself,
+which flatters all classes alike.  No pixel outside the targets is used: what is there is not known.
 """
 
 from collections.abc import Callable, Sequence

@@ -224,16 +224,19 @@ class Segmenter:
         logits, box = self.logits(image, memory)
         return label_scores(logits, box)
 
-    def logits(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Letterbox]:
+    def logits(
+        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True
+    ) -> tuple[Float, Letterbox]:
         """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
 
-        Those of several classes are calibrated as in `segment`.
+        Those of several classes are calibrated as in `segment`, unless `calibrate` is False.
 
         Raises:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(image, self.spec)
-        return calibrated(self._query(pixels, *self.stack(memory)), calibrations(memory)), box
+        logits = self._query(pixels, *self.stack(memory))
+        return calibrated(logits, calibrations(memory)) if calibrate else logits, box
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
         """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them, on its device.
