@@ -92,6 +92,16 @@ class Draw:
     warn: Callable[[str], None] | None = None
 
 
+def check_calibrate(ways: int | None, calibrate: bool) -> None:
+    """Refuse `--no-calibrate` where there is one class and nothing to compare.
+
+    Raises:
+        InputError: that.
+    """
+    if (ways or 1) < 2 and not calibrate:
+        raise InputError("--no-calibrate is for several classes; add --ways N, or leave it out.")
+
+
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     """The dataset, and the episodes of the file or newly drawn ones.
 

@@ -21,6 +21,7 @@ from ntre_deploy.cli.episodes import (
     ShotsOption,
     SplitOption,
     WaysOption,
+    check_calibrate,
     open_episodes,
     open_ways,
 )
@@ -101,8 +102,7 @@ def command(
         raise InputError(
             f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
         )
-    if not several and not calibrate:
-        raise InputError("--no-calibrate is for several classes; add --ways N, or leave it out.")
+    check_calibrate(ways, calibrate)
     if not target.exists():
         raise InputError(
             f"{target} does not exist; give a checkpoint (.safetensors), or the folder of a bundle (NAME.ntre)."
