@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,10 @@ class SupportMemory:
     def shots(self) -> int:
         """Number of annotated images."""
         return len(self.keys)
+
+    def uncalibrated(self) -> "SupportMemory":
+        """The same memory with the neutral calibration."""
+        return replace(self, calibration=NEUTRAL)
 
     def save(self, path: str | Path) -> None:
         """Write the memory as safetensors, whole or not at all.
