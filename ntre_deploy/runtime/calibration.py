@@ -1,12 +1,16 @@
 """What makes the margins of several classes comparable: an offset and a scale for each, from the supports alone.
 
-A class's logits say whether a pixel is the class or not, each class on a scale of its own, and the largest margin wins
-a pixel: a class whose margins are wide, or that answers to anything that stands out, takes the pixels of the others.
-The supports tell both.  Where the annotated targets of the other classes lie, a class should give no margin: what it
-gives there on average is subtracted, if it is positive (an offset is never negative, so that no class gains pixels that
-it would not have alone).  What it then gives on its own targets is brought to the mean of all classes (the scale).
-With two shots or more, a shot is looked at with a memory of the others; with one, with the memory that it made itself,
-which flatters all classes alike.  No pixel outside the targets is used: what is there is not known.
+A class's logits say whether a pixel is the class or not, each class by a measure of its own, and the largest margin
+wins a pixel: a class that answers to anything that stands out takes the pixels of the others, and of the background.
+The supports tell.  Where the annotated targets of the other classes lie, a class should give no margin; half of what it
+gives there on average, if it is positive, is subtracted from its margins, and a twentieth of what it gives on its own
+targets, below which an answer is no answer.  No offset is negative, so that no class gains pixels that it would not
+have alone.  With two shots or more, a shot is looked at with a memory of the others; with one, with the memory that it
+made itself, which flatters all classes alike.  No pixel outside the targets is used: what is there is not known.
+
+The two shares were chosen on photos and on rendered scenes (docs/embed.md has the figures).  Scales are applied, and
+kept in memories, but `fit` leaves them at 1: dividing by what a class gives on its own targets was worse on the scenes,
+where one shot says too little about it, and no better on the photos.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +23,8 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 
-# of the mean response: a class that hardly answers to its own target must not get a scale without bounds
-_LEAST_SPREAD = 0.25
+# shares of the mean margins on the targets of the others and on the own ones
+_OTHERS, _OWN = 0.5, 0.05
 
 
 class Calibration(NamedTuple):
@@ -85,18 +89,13 @@ def responses(targets: Sequence[Sequence[Float]], logits: Callable[[int, int], F
 
 
 def fit(table: Double) -> list[Calibration]:
-    """Offset and scale of each class, from the result of `responses`; all neutral with fewer than two classes."""
+    """Calibration of each class, from the result of `responses`; all neutral with fewer than two classes."""
     classes = len(table)
-    own = table.diagonal()
-    if classes < 2 or not np.isfinite(own).any():
+    if classes < 2:
         return [NEUTRAL] * classes
-    others = np.where(np.eye(classes, dtype=bool) | ~np.isfinite(table), 0.0, table)
-    count = (np.isfinite(table) & ~np.eye(classes, dtype=bool)).sum(axis=1)
-    offsets = np.maximum(others.sum(axis=1) / np.maximum(count, 1), 0.0)
-    # a target that cannot be seen says nothing: its class is taken as an average one
-    seen = np.where(np.isfinite(own), own, np.nanmean(own))
-    spreads = np.maximum(seen - offsets, _LEAST_SPREAD * np.abs(seen).mean())
-    middle = spreads.mean()
-    if not middle > 0:
-        return [NEUTRAL] * classes
-    return [Calibration(float(o), float(middle / s)) for o, s in zip(offsets, spreads, strict=True)]
+    seen = np.isfinite(table)
+    own = np.where(seen.diagonal(), table.diagonal(), 0.0)
+    others = seen & ~np.eye(classes, dtype=bool)
+    mean = np.where(others, table, 0.0).sum(axis=1) / np.maximum(others.sum(axis=1), 1)
+    offsets = _OTHERS * np.maximum(mean, 0) + _OWN * np.maximum(own, 0)
+    return [Calibration(float(offset)) for offset in offsets]
