@@ -120,8 +120,6 @@ def command(
         encoded = segmenter.encode_supports(arrays, leave_one_out=leave_one_out, calibrate=calibrate)
         memories = encoded + [item if calibrate else item.uncalibrated() for item in loaded]
     warning = None if dataset is not None else origin_warning(segmenter.model.origin)
-    if warning is not None and not as_json:
-        note(f"warning: {warning}")
     results: list[dict[str, Any]]
     if dataset is not None:
         results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json), out)
@@ -150,6 +148,8 @@ def command(
             shown = ", ".join(f"{100 * score:.0f}" for score in item.shot_scores)
             note(f"'{item.name}': each shot segmented with the others, IoU {shown}")
     note(f"engine: {segmenter.reason}")
+    if warning is not None:
+        note(f"warning: {warning}")
     if dataset is not None:
         print(f"wrote {_things(len(results), ['mask', 'overlay'])} to {out}")
     elif results:
