@@ -147,6 +147,12 @@ def percent(figure: Mapping[str, Any]) -> tuple[str, str]:
     return f"{100 * figure['value']:.2f}", f"{100 * figure['low']:.2f} - {100 * figure['high']:.2f}"
 
 
+def signed(value: float) -> str:
+    """A difference in points; no sign before a zero."""
+    rounded = round(100 * value, 2)
+    return f"{rounded:+.2f}" if rounded else "0.00"
+
+
 def sheet(pictures: Sequence[Picture]) -> Pixels:
     """Support, query, BG map, DO map, initial and final prediction, ground truth: one row per episode.
 

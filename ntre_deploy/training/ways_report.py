@@ -12,7 +12,7 @@ from ntre_deploy.data.images import write_png
 from ntre_deploy.data.ways import IGNORE, WaysSet
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
-from ntre_deploy.training.evaluation_report import SEED, Pixels, build_report, metric, percent, write_json
+from ntre_deploy.training.evaluation_report import SEED, Pixels, build_report, metric, percent, signed, write_json
 from ntre_deploy.training.ways import FOUND, Counts, Vanished, WaysEvaluation, WaysPicture
 
 # a matrix of more classes does not fit a terminal; the report has it
@@ -68,12 +68,13 @@ def ways_lines(report: Mapping[str, Any]) -> list[str]:
     ways = report["ways"]
     value, interval = percent(report["results"]["miou"])
     alone, _ = percent(ways["one_way"]["miou"])
-    difference, ends = percent(ways["difference"])
+    difference = ways["difference"]
+    ends = f" ({signed(difference['low'])} to {signed(difference['high'])})" if difference["low"] is not None else ""
     lost = ways["vanished"]
     how = "calibrated by the supports" if ways["calibrated"] else "not calibrated"
     return [
-        f"{ways['ways']}-way mIoU {value} ({interval}), one-way on the same queries {alone}; difference {difference} "
-        f"({ends}); margins {how}",
+        f"{ways['ways']}-way mIoU {value} ({interval}), one-way on the same queries {alone}; difference "
+        f"{signed(difference['value'])}{ends}; margins {how}",
         f"vanished: a class that is found alone (IoU of {lost['found_from']:g} or more) has less than a third of that "
         f"among the others in {lost['queries']} of {lost['found_queries']} queries ({lost['share']:.1%})",
     ]

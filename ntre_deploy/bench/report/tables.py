@@ -6,6 +6,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from ntre_deploy.training.evaluation_report import signed
 from ntre_deploy.training.ways_report import shares_of
 
 Report = Mapping[str, Any]
@@ -171,14 +172,8 @@ def share(value: float) -> str:
 
 def drop(value: float, interval: list[float] | None) -> str:
     """A difference in points, with the ends of its interval."""
-    text = _signed(value)
-    return text if interval is None else f"{text} ({_signed(interval[0])} to {_signed(interval[1])})"
-
-
-def _signed(value: float) -> str:
-    # no minus before a zero
-    rounded = round(100 * value, 2)
-    return f"{rounded:+.2f}" if rounded else "0.00"
+    text = signed(value)
+    return text if interval is None else f"{text} ({signed(interval[0])} to {signed(interval[1])})"
 
 
 def megabytes(count: float) -> str:
