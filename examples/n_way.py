@@ -25,7 +25,8 @@ def main() -> None:
         image, _, mask = files.partition(",")
         shots.setdefault(name, []).append((read_image(image), read_mask(mask)))
     segmenter = Segmenter.load(arguments.bundle)
-    memories = [segmenter.encode_support(pairs, name) for name, pairs in shots.items()]
+    # together, so that their margins can be compared
+    memories = segmenter.encode_supports(shots)
     labels = segmenter.segment(read_image(arguments.photo), memories)
     write_png(arguments.out, labels, palette(len(memories)))
     for number, memory in enumerate(memories, 1):

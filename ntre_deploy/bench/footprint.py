@@ -23,7 +23,8 @@ class Order:
     Attributes:
         engine: name of an engine, or `pytorch full` or `pytorch cached`.
         checkpoint: for PyTorch.
-        shots: supports of the class that it encodes.
+        shots: supports of each class that it encodes.
+        ways: number of classes.
     """
 
     bundle: str
@@ -32,6 +33,7 @@ class Order:
     threads: int
     shots: int
     checkpoint: str = ""
+    ways: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _work(order: Order) -> Footprint:
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
     shots = [(image, mask)] * order.shots
     ready = time.perf_counter()
-    state = system.prepare(shots)
+    state = system.prepare(shots) if order.ways == 1 else system.prepare_ways([shots] * order.ways, False).state
     encoded = time.perf_counter()
     first = 0.0
     for number in range(_QUERIES):

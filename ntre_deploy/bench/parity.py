@@ -30,20 +30,22 @@ class Drawn:
     fb_iou: Float
 
 
-def draw(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED) -> Drawn:
+def draw(counts: Counts, resamples: int = RESAMPLES, seed: int = SEED, ways: int = 1) -> Drawn:
     """Metrics of `resamples` draws; the same episodes and seed give the same draws.
 
     Args:
+        ways: rows that an episode has, one after the other; they are drawn together.
         counts: class, true positive, false positive, false negative and true negative pixels of each episode.
     """
     table = np.asarray(counts, np.int64)
     classes, pixels = table[:, 0], table[:, 1:].astype(np.float64)
-    count = len(table)
+    count = len(table) // ways
     rng = np.random.default_rng(np.random.SeedSequence([seed, count]))
     miou, fb_iou = [], []
     for start in range(0, resamples, _AT_ONCE):
         size = min(_AT_ONCE, resamples - start)
         times = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        times = np.repeat(times, ways, axis=1)
         sums, present = np.zeros(size), np.zeros(size)
         for c in np.unique(classes):
             own = classes == c

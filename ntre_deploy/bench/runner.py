@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +10,15 @@ from numpy.typing import NDArray
 from ntre_deploy.bench.groups import Group
 from ntre_deploy.bench.latency import Samples, timed, warm_up
 from ntre_deploy.bench.machine import environment
-from ntre_deploy.bench.systems import System
+from ntre_deploy.bench.systems import System, Ways
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
+from ntre_deploy.data.ways import WaysEpisode, WaysSet
+from ntre_deploy.runtime.calibration import NEUTRAL, calibrated
 from ntre_deploy.runtime.image import InputSpec, Letterbox, label_map, prepare_image
 from ntre_deploy.runtime.segmenter import logits_error
 from ntre_deploy.training.metrics import IGNORE, Confusion, Score, mask_iou
+from ntre_deploy.training.ways import count_ways, read_query, read_supports
 
 __all__ = ["Picture", "Result", "environment", "label", "overhead", "run_bench", "run_groups"]
 
@@ -34,7 +36,10 @@ class Result:
         queries: times of each query.
         supports: milliseconds of preparing the supports of each episode.
         score: accuracy against the ground truth.
-        counts: class, and true positive, false positive, false negative and true negative pixels of each episode.
+        counts: class, and true positive, false positive, false negative and true negative pixels of each episode; of
+            N-way episodes a row for each class.
+        alone: the same rows of each class's mask alone; empty with one way.
+        ways, confusion: N, and pixels int64 [N + 1, N + 1] over all queries (rows are the truth); None with one way.
         differing: share of differing pixels of each episode.
         mask_ious: IoU with the reference's mask of each episode.
         logits_errors: max |a - b| / max |b| of each episode; NaN where one of them holds NaN.
@@ -51,6 +56,9 @@ class Result:
     logits_errors: list[float] = field(default_factory=list)
     pixels: list[int] = field(default_factory=list)
     counts: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    alone: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    ways: int = 1
+    confusion: NDArray[np.int64] | None = None
     bundle: str = ""
     reference: int = 0
 
@@ -60,6 +68,7 @@ class Picture:
     """One episode to look at: uint8 RGB images, uint8 masks [H, W].
 
     Attributes:
+        episode: of N ways the first one's supports, under the names of all.
         masks: one entry per system, under its `label`.
         differing: share of the pixels in which each system differs from its reference.
     """
@@ -71,6 +80,17 @@ class Picture:
     truth: Pixels
     masks: dict[str, Pixels]
     differing: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """An episode's arrays: for each way its shots, the query, and the truth; `ids` are the classes."""
+
+    shown: Episode
+    ids: tuple[int, ...]
+    classes: Sequence[Sequence[tuple[Pixels, Pixels]]]
+    query: Pixels
+    truth: Pixels
 
 
 @dataclass(frozen=True)
@@ -111,12 +131,13 @@ def run_bench(
 def run_groups(
     groups: Sequence[Group],
     dataset: Dataset,
-    episodes: EpisodeSet,
+    episodes: EpisodeSet | WaysSet,
     *,
     rounds: int = 1,
     seconds: float = 0.0,
     least: int = 0,
     pictures: int = 0,
+    calibrate: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[Result], list[Picture]]:
     """Measure all systems of all groups.
@@ -129,6 +150,7 @@ def run_groups(
         rounds: how often each episode's query is timed by each system, at least.
         seconds: of measured time that each system gets, at least.
         least: samples of each system, at least.
+        calibrate: make the margins of N classes comparable by their supports; with one way there is nothing to compare.
         pictures: number of episodes whose masks are kept: those in which systems differ most from their references.
         progress: called after every episode.
 
@@ -145,14 +167,15 @@ def run_groups(
         first = len(placed)
         for system, bundle in zip(group.systems, group.bundles, strict=True):
             placed.append(_Placed(system, group.spec, first))
-            results.append(Result(system.name, system.precision, bundle=bundle, reference=first))
+            ways = episodes.ways if isinstance(episodes, WaysSet) else 1
+            results.append(Result(system.name, system.precision, bundle=bundle, reference=first, ways=ways))
     worst = _Worst(pictures)
     for number, episode in enumerate(episodes.episodes):
-        shots = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
-        query, truth = dataset.image(episode.query), dataset.mask(episode.query, episode.class_id)
+        task = _task(dataset, episode, number)
+        query, truth = task.query, task.truth
         states = []
         for item, result in zip(placed, results, strict=True):
-            state, spent = timed(partial(item.system.prepare, shots))
+            state, spent = timed(partial(_prepare, item.system, episode, task, calibrate))
             states.append(state)
             if number:  # the first one pays for allocations that later ones do not
                 result.supports.append(spent)
@@ -171,12 +194,16 @@ def run_groups(
                 item = placed[index]
                 outputs[index] = _query(item.system, states[index], query, item.spec, results[index].queries)
             turn += 1
-        for result, (logits, mask) in zip(results, outputs, strict=True):
-            _compare(result, episode, logits, mask, outputs[result.reference], truth)
+        for item, result, (logits, mask) in zip(placed, results, outputs, strict=True):
+            if isinstance(episode, WaysEpisode):
+                _count_ways(result, task, logits, mask, item.spec)
+            else:
+                _count(result, task, mask)
+            _compare(result, logits, mask, outputs[result.reference], truth)
         if worst.wants(results):
             masks = {label(r): mask for r, (_, mask) in zip(results, outputs, strict=True)}
             differing = {label(r): r.differing[-1] for r in results}
-            worst.add(results, Picture(episode, *shots[0], query, truth, masks, differing))
+            worst.add(results, Picture(task.shown, *task.classes[0][0], query, truth, masks, differing))
         progress()
     return results, worst.pictures()
 
@@ -202,7 +229,8 @@ class _Worst:
     @staticmethod
     def _rank(results: Sequence[Result]) -> tuple[float, float]:
         # where no mask differs, the episode in which the reference itself is worst tells the most
-        tp, fp, fn = results[0].counts[-1][1:4]
+        rows = results[0].counts[-results[0].ways :]
+        tp, fp, fn = (sum(row[part] for row in rows) for part in (1, 2, 3))
         return max(r.differing[-1] for r in results), (fp + fn) / max(tp + fp + fn, 1)
 
 
@@ -217,9 +245,31 @@ def label(item: System | Result) -> str:
     return f"{bundle}: {item.name} {item.precision}" if bundle else f"{item.name} {item.precision}"
 
 
-def _query(system: System, state: Any, query: Pixels, spec: InputSpec, samples: Samples) -> tuple[Float, Pixels]:
+def _task(dataset: Dataset, episode: Episode | WaysEpisode, number: int) -> _Task:
+    if isinstance(episode, Episode):
+        shots = [(dataset.image(i), dataset.mask(i, episode.class_id)) for i in episode.supports]
+        query, truth = dataset.image(episode.query), dataset.mask(episode.query, episode.class_id)
+        return _Task(episode, (episode.class_id,), [shots], query, truth)
+    first, names = episode.ways[0], ", ".join(way.class_name for way in episode.ways)
+    shown = Episode(first.class_id, names, episode.query, first.supports)
+    ids = tuple(way.class_id for way in episode.ways)
+    return _Task(shown, ids, read_supports(dataset, episode, number), *read_query(dataset, episode))
+
+
+def _prepare(system: System, episode: Episode | WaysEpisode, task: _Task, calibrate: bool) -> Ways:
+    if isinstance(episode, WaysEpisode):
+        return system.prepare_ways(task.classes, calibrate)
+    return Ways(system.prepare(task.classes[0]), [NEUTRAL])
+
+
+def _query(system: System, ways: Ways, query: Pixels, spec: InputSpec, samples: Samples) -> tuple[Float, Pixels]:
+    """Logits as the network gives them, and the labels of the calibrated ones."""
     return _measured(
-        lambda: prepare_image(query, spec), lambda pixels: system.compute(pixels, state), label_map, system, samples
+        lambda: prepare_image(query, spec),
+        lambda pixels: system.compute(pixels, ways.state),
+        lambda logits, box: label_map(calibrated(logits, ways.calibrations), box),
+        system,
+        samples,
     )
 
 
@@ -265,18 +315,33 @@ class _Nothing:
         return None
 
 
-def _compare(
-    result: Result, episode: Episode, logits: Float, mask: Pixels, reference: tuple[Float, Pixels], truth: Pixels
-) -> None:
+def _count(result: Result, task: _Task, mask: Pixels) -> None:
+    (class_id,) = task.ids
     own = Confusion()
-    own.add(mask, truth)
+    own.add(mask, task.truth)
     tp, fp, fn, tn = own.true_positive, own.false_positive, own.false_negative, own.true_negative
-    result.counts.append((episode.class_id, tp, fp, fn, tn))
-    result.score.add(episode.class_id, mask, truth)
+    result.counts.append((class_id, tp, fp, fn, tn))
+    result.score.add(class_id, mask, task.truth)
+
+
+def _count_ways(result: Result, task: _Task, logits: Float, labels: Pixels, spec: InputSpec) -> None:
+    box = Letterbox.fit(*task.query.shape[:2], spec.size)
+    joint, alone, confusion = count_ways(labels, [label_map(one[None], box) for one in logits], task.truth)
+    for class_id, own, single in zip(task.ids, joint.tolist(), alone.tolist(), strict=True):
+        result.counts.append((class_id, *own))
+        result.alone.append((class_id, *single))
+        result.score.classes[class_id].add_counts(*own)
+    result.confusion = confusion if result.confusion is None else result.confusion + confusion
+
+
+def _compare(result: Result, logits: Float, mask: Pixels, reference: tuple[Float, Pixels], truth: Pixels) -> None:
     wanted, wanted_mask = reference
     valid = truth != IGNORE
     result.differing.append(float((mask != wanted_mask)[valid].mean()) if valid.any() else 0.0)
     result.pixels.append(int(valid.sum()))
-    result.mask_ious.append(mask_iou(mask[valid], wanted_mask[valid]))
+    of_class = [
+        mask_iou(*((m[valid] == n).astype(np.uint8) for m in (mask, wanted_mask))) for n in range(1, result.ways + 1)
+    ]
+    result.mask_ious.append(float(np.mean(of_class)))
     # NaN stays NaN, and the report tells
     result.logits_errors.append(logits_error(logits, wanted))

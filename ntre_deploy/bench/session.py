@@ -18,6 +18,7 @@ from ntre_deploy.bench.systems import Cached, System
 from ntre_deploy.bench.throughput import Rate, measure_throughput
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
+from ntre_deploy.data.ways import WaysEpisode, WaysSet
 
 # (number of steps, what they are) -> a block whose function counts one step
 Counting = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
@@ -40,6 +41,7 @@ class Plan:
         workers: largest number of threads of the throughput; 0 leaves it out.
         memory: whether load time and memory are measured, each in a new process.
         pictures: episodes to be kept, the worst.
+        calibrate: make the margins of N classes comparable by their supports.
     """
 
     seconds: float = 3.0
@@ -49,12 +51,13 @@ class Plan:
     workers: int = 2
     memory: bool = True
     pictures: int = 6
+    calibrate: bool = True
 
 
 def measure(
     opened: Opened,
     dataset: Dataset,
-    episodes: EpisodeSet,
+    episodes: EpisodeSet | WaysSet,
     plan: Plan,
     *,
     environment: dict[str, Any],
@@ -89,12 +92,13 @@ def measure(
             seconds=plan.seconds,
             least=plan.samples if plan.seconds else 0,
             pictures=plan.pictures,
+            calibrate=plan.calibrate,
             progress=advance,
         )
     conditions = watch.stop()
     run = Run(
         rates=_throughput(systems, results, dataset, episodes, plan, counting),
-        footprints=_footprints(opened, episodes.shots, plan, counting) if plan.memory else (),
+        footprints=_footprints(opened, episodes, plan, counting) if plan.memory else (),
         facts=[getattr(system, "facts", None) for system in systems],
         conditions=conditions,
         protocol={
@@ -114,7 +118,7 @@ def _throughput(
     systems: Sequence[System],
     results: Sequence[Result],
     dataset: Dataset,
-    episodes: EpisodeSet,
+    episodes: EpisodeSet | WaysSet,
     plan: Plan,
     counting: Counting,
 ) -> list[list[Rate] | None]:
@@ -128,15 +132,17 @@ def _throughput(
     if not plan.workers or not able:
         return found
     first = episodes.episodes[0]
-    shots = [(dataset.image(i), dataset.mask(i, first.class_id)) for i in first.supports]
+    ways = first.ways if isinstance(first, WaysEpisode) else [first]
+    classes = [[(dataset.image(i), dataset.mask(i, way.class_id)) for i in way.supports] for way in ways]
     queries = [dataset.image(episode.query) for episode in episodes.episodes[:_QUERIES]]
     workers = sorted({1, plan.workers})
     with counting(_ROUNDS * len(workers) * len(able), "throughput") as advance:
         rates = measure_throughput(
             [system for _, system in able],
-            shots,
+            classes,
             queries,
             workers,
+            calibrate=plan.calibrate,
             seconds=_ROUND_SECONDS,
             rounds=_ROUNDS,
             progress=advance,
@@ -146,9 +152,11 @@ def _throughput(
     return found
 
 
-def _footprints(opened: Opened, shots: int, plan: Plan, counting: Counting) -> list[Footprint | str]:
+def _footprints(
+    opened: Opened, episodes: EpisodeSet | WaysSet, plan: Plan, counting: Counting
+) -> list[Footprint | str]:
     orders = [
-        _order(opened, system, bundle, shots, plan.threads)
+        _order(opened, system, bundle, episodes, plan.threads)
         for group in opened.groups
         for system, bundle in zip(group.systems, group.bundles, strict=True)
     ]
@@ -160,13 +168,14 @@ def _footprints(opened: Opened, shots: int, plan: Plan, counting: Counting) -> l
     return found
 
 
-def _order(opened: Opened, system: System, bundle: str, shots: int, threads: int) -> Order:
+def _order(opened: Opened, system: System, bundle: str, episodes: EpisodeSet | WaysSet, threads: int) -> Order:
     name = bundle or next(iter(opened.bundles))
     return Order(
         bundle=str(opened.bundles[name].folder),
         engine=system.name,
         precision=system.precision,
         threads=threads,
-        shots=shots,
+        shots=episodes.shots,
         checkpoint=str(opened.checkpoints[name]),
+        ways=episodes.ways if isinstance(episodes, WaysSet) else 1,
     )

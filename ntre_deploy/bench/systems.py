@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.files import sha256
 from ntre_deploy.model.registry import MODELS, checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
 from ntre_deploy.runtime.engines import (
     ENGINE_NAMES,
     Engine,
@@ -25,6 +26,7 @@ from ntre_deploy.runtime.engines import (
 )
 from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.support import calibrations
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -50,9 +52,20 @@ class System(Protocol):
         """What a query needs of K supports, images [H, W, 3] and masks [H, W]; not part of a query's time."""
         ...
 
-    def compute(self, pixels: Float, state: Any) -> Float:
-        """Prepared query [3, H, W] and the result of `prepare` -> logits [1, 2, h, w]."""
+    def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> "Ways":
+        """What a query needs of the supports of N classes, and how their margins are compared."""
         ...
+
+    def compute(self, pixels: Float, state: Any) -> Float:
+        """Prepared query [3, H, W] and the result of `prepare` -> logits [1, 2, h, w]; of N classes [N, 2, h, w]."""
+        ...
+
+
+class Ways(NamedTuple):
+    """N classes, ready for queries: a state for `System.compute`, and the calibration of each."""
+
+    state: Any
+    calibrations: list[Calibration]
 
 
 @dataclass(frozen=True)
@@ -83,10 +96,18 @@ class FullPyTorch:
         """Letterboxed tensors: the network itself runs in `compute`."""
         return self.network.prepare(shots)
 
+    def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> Ways:
+        """As `prepare`, for each class; see `System`."""
+        from ntre_deploy.training.ways_runs import network_calibrations
+
+        found = network_calibrations(self.network, classes) if calibrate else [NEUTRAL] * len(classes)
+        return Ways([self.network.prepare(shots) for shots in classes], found)
+
     def compute(self, pixels: Float, state: Any) -> Float:
-        """Supports and query through the whole network; shapes as in `System`."""
-        logits: Float = self.network.run(pixels, state)
-        return logits
+        """Supports and query through the whole network, once for each class; shapes as in `System`."""
+        states = state if isinstance(state, list) else [state]
+        logits = [self.network.run(pixels, one) for one in states]
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,12 @@ class Cached:
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports; shapes as in `System`."""
         return self.segmenter.stack(self.segmenter.encode_episode(shots))
+
+    def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> Ways:
+        """Encode the supports of each class; see `System`."""
+        names = [f"class {n}" for n in range(1, len(classes) + 1)]
+        memories = self.segmenter.encode_episodes(classes, names, calibrate=calibrate)
+        return Ways(self.segmenter.stack(memories), calibrations(memories))
 
     def compute(self, pixels: Float, state: Any) -> Float:
         """The query graph alone; shapes as in `System`."""

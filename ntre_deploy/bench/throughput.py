@@ -29,10 +29,11 @@ class Rate:
 
 def measure_throughput(
     systems: Sequence[Cached],
-    shots: Shots,
+    classes: Sequence[Shots],
     queries: Sequence[Pixels],
     workers: Sequence[int],
     *,
+    calibrate: bool = True,
     seconds: float = 0.5,
     rounds: int = 2,
     progress: Callable[[], None] = lambda: None,
@@ -40,7 +41,8 @@ def measure_throughput(
     """Rates of every system for each number of threads, interleaved as latencies are.
 
     Args:
-        shots: supports, encoded once for all threads.
+        classes: supports of each class, encoded once for all threads.
+        calibrate: make the margins of several classes comparable.
         queries: uint8 RGB images [H, W, 3], taken in turn.
         workers: numbers of threads.
         seconds: for which each thread begins another image, in each round.
@@ -50,7 +52,8 @@ def measure_throughput(
         EngineError: an engine failed.
     """
     segmenters = [system.many() for system in systems]
-    memories = [segmenter.encode_episode(shots) for segmenter in segmenters]
+    names = [f"class {n}" for n in range(1, len(classes) + 1)]
+    memories = [segmenter.encode_episodes(classes, names, calibrate=calibrate) for segmenter in segmenters]
     found: list[list[list[float]]] = [[[] for _ in workers] for _ in systems]
     for turn in range(rounds):
         for place, count in enumerate(workers):
@@ -65,7 +68,7 @@ def measure_throughput(
 
 
 def _rate(
-    segmenter: Segmenter, memory: SupportMemory, queries: Sequence[Pixels], workers: int, seconds: float
+    segmenter: Segmenter, memory: Sequence[SupportMemory], queries: Sequence[Pixels], workers: int, seconds: float
 ) -> float:
     ready = threading.Barrier(workers + 1)
     done: list[tuple[int, float]] = []

@@ -12,6 +12,7 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.episodes import (
+    CalibrateOption,
     CountOption,
     DatasetOption,
     Draw,
@@ -20,7 +21,10 @@ from ntre_deploy.cli.episodes import (
     SeedOption,
     ShotsOption,
     SplitOption,
+    WaysOption,
+    check_calibrate,
     open_episodes,
+    open_ways,
 )
 from ntre_deploy.errors import EngineError, GateError
 
@@ -50,6 +54,8 @@ def command(
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
+    ways: WaysOption = None,
+    calibrate: CalibrateOption = True,
     count: CountOption = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
@@ -102,7 +108,8 @@ def command(
         against=None if against is None else read_baseline(against),
         max_slowdown=max_slowdown,
     )
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, quiet=as_json)
+    check_calibrate(ways, calibrate)
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, quiet=as_json)
     plan = Plan(
         seconds=seconds,
         rounds=rounds,
@@ -110,6 +117,7 @@ def command(
         workers=workers,
         memory=not no_memory,
         pictures=pictures if out is not None else 0,
+        calibrate=calibrate,
     )
     run(bundles, checkpoint or [], draw, plan, out=out, engines=engine or [], gates=gates, as_json=as_json)
 
@@ -144,7 +152,8 @@ def run(
     wanted = [parse_engine(text) for text in engines]
     opened = find_bundles(folders, checkpoints)
     notes: list[str] = []
-    data, drawn = open_episodes(replace(draw, warn=notes.append))
+    told = replace(draw, warn=notes.append)
+    data, drawn = open_ways(told) if (draw.ways or 1) > 1 else open_episodes(told)
     if gates.against is not None:
         gates.against.check_episodes(drawn.hash)
     if out is not None:
@@ -180,12 +189,14 @@ def run(
 def _print(report: dict[str, Any], plan: "Plan", written: dict[str, Path]) -> None:
     from rich.console import Console
 
-    from ntre_deploy.bench.report import costs, table
+    from ntre_deploy.bench.report import costs, table, ways
 
     console = Console()
     # a pipe has no width; the table must not be cut to one that was guessed
     wide = console if console.is_terminal else Console(width=160)
     wide.print(table(report))
+    if (several := ways(report)) is not None:
+        wide.print(several)
     wide.print(costs(report))
     for name, reason in report["skipped"].items():
         print(f"not run: {name}: {reason}")

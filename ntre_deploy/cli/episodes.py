@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +13,9 @@ from ntre_deploy.errors import InputError, one_of
 if TYPE_CHECKING:
     from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.data.episodes import EpisodeSet
+    from ntre_deploy.data.ways import WaysSet
+
+T = TypeVar("T", "EpisodeSet", "WaysSet")
 
 PANEL = "Episodes"
 DatasetOption = Annotated[
@@ -41,6 +44,19 @@ SeedOption = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, help="Of the draw. (default: 0)", rich_help_panel=PANEL),
 ]
+WaysOption = Annotated[
+    int | None,
+    typer.Option("--ways", metavar="N", min=1, help="Classes of each. (default: 1)", rich_help_panel=PANEL),
+]
+CalibrateOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="Make the margins of several classes comparable.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
+]
 FoldOption = Annotated[
     int | None,
     typer.Option("--fold", metavar="0..3", help="Only the fold's novel classes.", rich_help_panel=PANEL),
@@ -59,7 +75,8 @@ _SPLIT = "interleaved"
 class Draw:
     """What the options say; None is left to the episode file, or to the default.
 
-    `quiet` shows no bar while masks are read, and no warnings; `warn` takes them instead of stderr.
+    `quiet` shows no bar while masks are read, and no warnings; `warn` takes them instead of stderr.  `ways` is for
+    `open_ways` alone.
     """
 
     dataset: str
@@ -69,9 +86,20 @@ class Draw:
     seed: int | None = None
     fold: int | None = None
     split: str | None = None
+    ways: int | None = None
     default_count: int = 20
     quiet: bool = False
     warn: Callable[[str], None] | None = None
+
+
+def check_calibrate(ways: int | None, calibrate: bool) -> None:
+    """Refuse `--no-calibrate` where there is one class and nothing to compare.
+
+    Raises:
+        InputError: that.
+    """
+    if (ways or 1) < 2 and not calibrate:
+        raise InputError("--no-calibrate is for several classes; add --ways N, or leave it out.")
 
 
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
@@ -80,6 +108,28 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     Raises:
         InputError: the dataset or the file cannot be used, they do not belong together, or classes lack images.
     """
+    from ntre_deploy.data.episodes import read_episodes, sample_episodes, write_episodes
+
+    return _open(draw, read_episodes, sample_episodes, write_episodes)
+
+
+def open_ways(draw: Draw) -> "tuple[Dataset, WaysSet]":
+    """The dataset, and the N-way episodes of the file or newly drawn ones; `draw.ways` is given.
+
+    Raises:
+        InputError: as `open_episodes`, or there are fewer classes than ways.
+    """
+    from ntre_deploy.data.ways import read_ways, sample_ways, write_ways
+
+    def sample(dataset: "Dataset", classes: list[int], *rest: int, **more: Any) -> "WaysSet":
+        return sample_ways(dataset, classes, draw.ways or 1, *rest, **more)
+
+    return _open(draw, read_ways, sample, write_ways)
+
+
+def _open(
+    draw: Draw, read: "Callable[[Path], T]", sample: "Callable[..., T]", write: "Callable[[Path, T], None]"
+) -> "tuple[Dataset, T]":
     from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.data.folds import SPLITS
 
@@ -87,8 +137,10 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     with reading_masks(draw.quiet) as progress:
         dataset = open_dataset(draw.dataset, progress=progress)
         if draw.episodes is not None and draw.episodes.exists():
-            return dataset, _from_file(draw.episodes, draw, dataset)
-        drawn, small = _drawn(draw, dataset, cut)
+            return dataset, _from_file(read(draw.episodes), draw, dataset)
+        drawn, small = _drawn(draw, dataset, cut, sample)
+        if draw.episodes is not None:
+            write(draw.episodes, drawn)
     if small:
         warning = _left_out(dataset, small, draw.shots or 1)
         if draw.warn is not None:
@@ -98,22 +150,19 @@ def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":
     return dataset, drawn
 
 
-def _from_file(path: Path, draw: Draw, dataset: "Dataset") -> "EpisodeSet":
-    from ntre_deploy.data.episodes import read_episodes
-
-    found = read_episodes(path)
+def _from_file(found: T, draw: Draw, dataset: "Dataset") -> T:
     if found.dataset != dataset.name:
         raise InputError(
-            f"Episodes {path} were drawn from {found.dataset}, not from {dataset.name}; "
+            f"Episodes {draw.episodes} were drawn from {found.dataset}, not from {dataset.name}; "
             "pass the dataset that they belong to."
         )
     _check_same(draw, found)
     return found
 
 
-def _drawn(draw: Draw, dataset: "Dataset", cut: str) -> "tuple[EpisodeSet, list[int]]":
+def _drawn(draw: Draw, dataset: "Dataset", cut: str, sample: "Callable[..., T]") -> tuple[T, list[int]]:
     """New episodes, and the classes that have too few images to be among them."""
-    from ntre_deploy.data.episodes import sample_episodes, usable_classes, write_episodes
+    from ntre_deploy.data.episodes import usable_classes
     from ntre_deploy.data.folds import novel_classes
 
     shots = draw.shots or 1
@@ -129,9 +178,7 @@ def _drawn(draw: Draw, dataset: "Dataset", cut: str) -> "tuple[EpisodeSet, list[
         )
     split = "all" if draw.fold is None else cut
     count = draw.count or draw.default_count
-    drawn = sample_episodes(dataset, usable, shots, count, draw.seed or 0, split=split, fold=draw.fold)
-    if draw.episodes is not None:
-        write_episodes(draw.episodes, drawn)
+    drawn = sample(dataset, usable, shots, count, draw.seed or 0, split=split, fold=draw.fold)
     return drawn, [c for c in classes if c not in usable]
 
 
@@ -145,8 +192,10 @@ def _left_out(dataset: "Dataset", small: list[int], shots: int) -> str:
     )
 
 
-def _check_same(draw: Draw, found: "EpisodeSet") -> None:
+def _check_same(draw: Draw, found: "EpisodeSet | WaysSet") -> None:
     there = {"shots": found.shots, "count": len(found.episodes), "seed": found.seed, "fold": found.fold}
+    if draw.ways is not None:
+        there["ways"] = getattr(found, "ways", 1)
     if found.fold is not None:
         there["split"] = found.split  # type: ignore[assignment]
     for name, value in there.items():

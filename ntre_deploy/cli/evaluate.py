@@ -3,6 +3,7 @@
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json
 from ntre_deploy.cli.episodes import (
+    CalibrateOption,
     CountOption,
     DatasetOption,
     Draw,
@@ -18,7 +20,10 @@ from ntre_deploy.cli.episodes import (
     SeedOption,
     ShotsOption,
     SplitOption,
+    WaysOption,
+    check_calibrate,
     open_episodes,
+    open_ways,
 )
 from ntre_deploy.errors import InputError, one_of
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.data.episodes import EpisodeSet
     from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
+    from ntre_deploy.training.ways import WaysRun
 
 
 _ENGINE = "Engine of a bundle"
@@ -35,9 +41,10 @@ _ENGINE = "Engine of a bundle"
 
 @dataclass(frozen=True)
 class _Target:
-    """What is evaluated: how it runs, and what the report says of it."""
+    """What is evaluated: how it runs with one class and (calibrated or not) with several, and what the report says."""
 
     run: "Run"
+    ways: "Callable[[bool], WaysRun]"
     explain: "Callable[[Pixels, Shots], Stages] | None"
     model: dict[str, Any]
     engine: dict[str, Any]
@@ -50,6 +57,8 @@ def command(
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
+    ways: WaysOption = None,
+    calibrate: CalibrateOption = True,
     count: CountOption = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
@@ -81,6 +90,7 @@ def command(
 
     The protocol exact inverts the letterbox exactly; released has the
     rounding, the padding and the one episode too many of the authors' code.
+    With --ways N, each query is segmented by N classes at once and by each alone.
 
     Example: ntre eval model.safetensors --dataset coco:val.json --out results
     """
@@ -88,6 +98,12 @@ def command(
     from ntre_deploy.training.evaluation_report import PROTOCOLS
 
     one_of(protocol, PROTOCOLS, "Protocol")
+    several = ways is not None and ways > 1
+    if several and protocol == "released":
+        raise InputError(
+            f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
+        )
+    check_calibrate(ways, calibrate)
     if not target.exists():
         if target.suffix == ".ntre":
             raise InputError(f"Bundle {target} does not exist; make one with `ntre export CHECKPOINT --out {target}`.")
@@ -101,8 +117,6 @@ def command(
                 )
     from ntre_deploy.bench.runner import environment
     from ntre_deploy.files import check_folder
-    from ntre_deploy.training.evaluation_report import build_report, heading, table, write_report
-    from ntre_deploy.training.evaluator import evaluate
 
     if out is not None:
         check_folder(out)
@@ -112,33 +126,70 @@ def command(
     else:
         opened = _checkpoint(target, threads, protocol)
     left_out: list[str] = []
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, 1000, quiet=as_json, warn=left_out.append)
-    data, drawn = _released_episodes(draw) if protocol == "released" else open_episodes(draw)
-    before = environment(threads)
-    with counting(len(drawn.episodes), "evaluating", as_json) as advance:
-        found = evaluate(
-            opened.run, data, drawn, advance, pictures=pictures if out is not None else 0, explain=opened.explain
-        )
-    report = build_report(
-        found,
-        drawn,
-        model=opened.model,
-        engine=opened.engine,
-        environment=before,
-        command=shlex.join(["ntre", *sys.argv[1:]]),
-        protocol=protocol,
-    )
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, 1000, quiet=as_json, warn=left_out.append)
+    told = {
+        "model": opened.model,
+        "engine": opened.engine,
+        "environment": environment(threads),
+        "command": shlex.join(["ntre", *sys.argv[1:]]),
+    }
+    shown = pictures if out is not None else 0
+    if several:
+        report, write = _several(opened, draw, told, shown, calibrate)
+    else:
+        report, write = _one(opened, draw, told, shown, protocol)
     report["warnings"] += left_out
-    written = write_report(out, report, found, drawn) if out is not None else {}
+    written = write(out) if out is not None else {}
     if as_json:
         print_json(report)
         return
+    _print(report, written)
+
+
+def _one(
+    opened: _Target, draw: Draw, told: dict[str, Any], pictures: int, protocol: str
+) -> "tuple[dict[str, Any], Callable[[Path], dict[str, Path]]]":
+    """Evaluate one class at a time; the report, and what writes it to a folder."""
+    from ntre_deploy.training.evaluation_report import build_report, write_report
+    from ntre_deploy.training.evaluator import evaluate
+
+    data, drawn = _released_episodes(draw) if protocol == "released" else open_episodes(draw)
+    with counting(len(drawn.episodes), "evaluating", draw.quiet) as advance:
+        found = evaluate(opened.run, data, drawn, advance, pictures=pictures, explain=opened.explain)
+    report = build_report(found, drawn, **told, protocol=protocol)
+    return report, lambda folder: write_report(folder, report, found, drawn)
+
+
+def _several(
+    opened: _Target, draw: Draw, told: dict[str, Any], pictures: int, calibrate: bool
+) -> "tuple[dict[str, Any], Callable[[Path], dict[str, Path]]]":
+    """Evaluate N classes at a time; the report, and what writes it to a folder."""
+    from ntre_deploy.training.ways import evaluate_ways
+    from ntre_deploy.training.ways_report import build_ways_report, write_ways_report
+
+    data, drawn = open_ways(draw)
+    with counting(len(drawn.episodes), "evaluating", draw.quiet) as advance:
+        found = evaluate_ways(opened.ways(calibrate), data, drawn, advance, pictures=pictures)
+    report = build_ways_report(found, drawn, **told, calibrated=calibrate)
+    return report, lambda folder: write_ways_report(folder, report, found, drawn)
+
+
+def _print(report: dict[str, Any], written: dict[str, Path]) -> None:
     from rich.console import Console
+
+    from ntre_deploy.training.evaluation_report import heading, table
+    from ntre_deploy.training.ways_report import confusion_table, ways_lines
 
     print(heading(report))
     console = Console()
     # a pipe has no width; the table must not be cut to one that was guessed
-    console.print(table(report)) if console.is_terminal else Console(width=120).print(table(report))
+    wide = console if console.is_terminal else Console(width=120)
+    wide.print(table(report))
+    if "ways" in report:
+        if (matrix := confusion_table(report["ways"]["confusion"])) is not None:
+            wide.print(matrix)
+        for line in ways_lines(report):
+            print(line)
     for warning in report["warnings"]:
         print(f"warning: {warning}")
     for what, path in written.items():
@@ -175,13 +226,15 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
     from ntre_deploy.runtime.image import input_spec
     from ntre_deploy.training.released_network import released_run
     from ntre_deploy.training.runs import NetworkRun
+    from ntre_deploy.training.ways_runs import network_ways
 
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_checkpoint(path)
     config = loaded.model.config
     spec = input_spec(config)
-    run = released_run(loaded.model, spec) if protocol == "released" else NetworkRun(FullNetwork(loaded.model, spec))
+    network = FullNetwork(loaded.model, spec)
+    run = released_run(loaded.model, spec) if protocol == "released" else NetworkRun(network)
     model = {
         "kind": "checkpoint",
         "name": path.name,
@@ -190,7 +243,8 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
         "input_size": config.input_size,
         "origin": loaded.origin,
     }
-    return _Target(run, run.stages, model, {"name": "pytorch", "precision": "fp32", "threads": threads})
+    engine = {"name": "pytorch", "precision": "fp32", "threads": threads}
+    return _Target(run, partial(network_ways, network), run.stages, model, engine)
 
 
 def _bundle(folder: Path, engine: str, precision: str | None, threads: int | None, protocol: str) -> _Target:
@@ -198,6 +252,7 @@ def _bundle(folder: Path, engine: str, precision: str | None, threads: int | Non
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.training import released, runs
+    from ntre_deploy.training.ways_runs import segmenter_ways
 
     manifest = Bundle.open(folder).manifest
     segmenter = Segmenter.load(folder, engine, precision=precision, threads=threads)
@@ -211,4 +266,4 @@ def _bundle(folder: Path, engine: str, precision: str | None, threads: int | Non
     }
     ran = {"name": segmenter.engine.name, "precision": segmenter.engine.precision, "threads": threads}
     run = (released if protocol == "released" else runs).segmenter_run(segmenter)
-    return _Target(run, None, model, ran | {"reason": segmenter.reason})
+    return _Target(run, partial(segmenter_ways, segmenter), None, model, ran | {"reason": segmenter.reason})

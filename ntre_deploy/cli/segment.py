@@ -1,5 +1,6 @@
 """`ntre segment`: annotated images, photos and videos in; masks, overlays and a page to look at out."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,16 @@ def command(
         list[str] | None,
         typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco or page; repeat it."),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate", help="Compare several classes by their supports.", show_default=False
+        ),
+    ] = True,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option("--leave-one-out/--no-leave-one-out", help="Score shots by the others.", show_default=False),
+    ] = True,
     every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.")] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
     dataset: Annotated[
@@ -106,7 +117,9 @@ def command(
         step("loading the bundle")
         segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
         step("encoding the supports")
-        memories = [segmenter.encode_support(pairs, name) for name, pairs in arrays.items()] + loaded
+        encoded = segmenter.encode_supports(arrays, leave_one_out=leave_one_out, calibrate=calibrate)
+        memories = encoded + [item if calibrate else item.uncalibrated() for item in loaded]
+    warning = None if dataset is not None else origin_warning(segmenter.model.origin)
     results: list[dict[str, Any]]
     if dataset is not None:
         results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json), out)
@@ -126,13 +139,34 @@ def command(
 
         files = {"coco": COCO, "page": PAGE} if results and dataset is None else {}
         more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
-        print_json({"engine": segmenter.reason, "results": results} | more)
+        told = {item.name: list(item.shot_scores) for item in memories if item.shot_scores is not None}
+        content = {"engine": segmenter.reason, "results": results, "shot_scores": told}
+        print_json(content | {"warnings": [] if warning is None else [warning]} | more)
         return
+    for item in memories:
+        if item.shot_scores is not None:
+            shown = ", ".join(f"{100 * score:.0f}" for score in item.shot_scores)
+            note(f"'{item.name}': each shot segmented with the others, IoU {shown}")
     note(f"engine: {segmenter.reason}")
+    if warning is not None:
+        note(f"warning: {warning}")
     if dataset is not None:
         print(f"wrote {_things(len(results), ['mask', 'overlay'])} to {out}")
     elif results:
         _tell(results, kinds, out)
+
+
+def origin_warning(origin: Mapping[str, Any]) -> str | None:
+    """What is to be said of a model that has never seen a photo, to someone who gives it files; None for others."""
+    from ntre_deploy.data.dataset import RENDERED
+
+    if origin.get("head") == "untrained":
+        told = "the head of this model is untrained: its masks mean nothing"
+    elif str(origin.get("dataset", "")).partition(":")[0] in RENDERED:
+        told = f"this model was trained on rendered scenes ({origin['dataset']}) and knows no photos"
+    else:
+        return None
+    return f"{told}; for photos there is `ntre export photos --out photos.ntre`"
 
 
 def run_episodes(segmenter: "Segmenter", draw: Draw, out: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from ntre_deploy.cli.console import note, print_json, reading_masks, training
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.training.config import DataOptions
     from ntre_deploy.training.episodes import TrainEpisodes
 
@@ -78,6 +79,8 @@ def command(
                 _refuse_small(trainer.episodes, options.data)
         if processes.first:
             _clear(out)
+            if not quiet and (held := _held_back(data, options.data)):
+                note(held)
         start = saved_step(out / STATE)
         with training(start, trainer.steps, quiet) as report:
             trainer.report = report
@@ -95,6 +98,22 @@ def command(
         return
     best = "" if progress.best is None else f", best novel mIoU {100 * progress.best:.1f}"
     print(f"wrote {out / LAST} after {progress.step} steps{best}")
+
+
+# a longer list is cut
+_NAMES = 20
+
+
+def _held_back(dataset: "Dataset", data: "DataOptions") -> str:
+    """One line about the classes that training never shows, which evaluation may draw; empty where there are none."""
+    from ntre_deploy.data.folds import novel_classes
+    from ntre_deploy.training.config import ALL
+
+    if data.split == ALL:
+        return ""
+    names = [dataset.class_names[c] for c in novel_classes(len(dataset.class_names), data.fold, data.split)]
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return f"held back (fold {data.fold}, {data.split}), new in evaluation: {', '.join(names[:_NAMES])}{more}"
 
 
 def _refuse_small(episodes: "TrainEpisodes", data: "DataOptions") -> None:

@@ -15,6 +15,8 @@ from ntre_deploy.errors import InputError, one_of
 MIN_TARGET_PIXELS = 2 * 32 * 32
 
 KINDS = ("procedural", "invented", "pascal", "coco", "folder")
+# scenes without a single photo
+RENDERED = ("procedural", "invented")
 FORMS = (
     "procedural[:SEED], invented[:SEED], pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val], "
     "coco:ANNOTATIONS.json[:IMAGES_FOLDER] or folder:PATH"

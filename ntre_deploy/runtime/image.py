@@ -6,6 +6,7 @@ left in between.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -197,6 +198,45 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
     Raises:
         InputError: more classes than labels.
     """
+    labels = np.zeros((box.height, box.width), np.uint8)
+    for pixels, margins in _margins(logits, box):
+        part = labels[pixels]
+        if len(logits) == 1:
+            np.greater(next(margins), 0, out=part.view(np.bool_))
+            continue
+        best = np.zeros(part.shape, np.float32)
+        for index, values in enumerate(margins):
+            part[values > best] = index + 1
+            np.maximum(best, values, out=best)
+    return labels
+
+
+def label_scores(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ...]]:
+    """The result of `label_map`, and how clear each class is where it won.
+
+    Returns:
+        the labels, and for each class the mean over its pixels of its softmax probability among all margins and 0 for
+        the background, in [0, 1]; 0 without pixels.
+
+    Raises:
+        InputError: more classes than labels.
+    """
+    labels = label_map(logits, box)
+    sums, counts = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
+    for pixels, margins in _margins(logits, box):
+        values, won = np.stack(list(margins)), labels[pixels]
+        # the winner's margin is the largest and above 0, so that no exponential is
+        top = np.maximum(values.max(axis=0), 0)
+        probability = 1 / (np.exp(values - top).sum(axis=0) + np.exp(-top))
+        for index in range(len(logits)):
+            own = won == index + 1
+            sums[index] += float(probability[own].sum(dtype=np.float64))
+            counts[index] += int(own.sum())
+    return labels, tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums, counts, strict=True))
+
+
+def _margins(logits: Float, box: Letterbox) -> Iterator[tuple[slice, Iterator[Float]]]:
+    """Rows of the image, and of each class its margins there, [rows, W]; products are made as they are asked for."""
     classes, _, h, w = logits.shape
     if not 1 <= classes <= MAX_CLASSES:
         raise InputError(f"{classes} classes were given; a label map holds 1 to {MAX_CLASSES}.")
@@ -207,15 +247,5 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
     for band in right:
         np.matmul(band.matrix, margin.reshape(classes * h, w).T[band.features], out=across[band.pixels])
     across = np.ascontiguousarray(across.T).reshape(classes, h, box.width)
-    labels = np.zeros((box.height, box.width), np.uint8)
     for band in down:
-        part = labels[band.pixels]
-        if classes == 1:
-            np.greater(band.matrix @ across[0, band.features], 0, out=part.view(np.bool_))
-            continue
-        best = np.zeros(part.shape, np.float32)
-        for index in range(classes):
-            values = band.matrix @ across[index, band.features]
-            part[values > best] = index + 1
-            np.maximum(best, values, out=best)
-    return labels
+        yield band.pixels, (band.matrix @ across[index, band.features] for index in range(classes))

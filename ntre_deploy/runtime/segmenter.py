@@ -1,14 +1,16 @@
 """`Segmenter`: annotated images in, masks of every further image out; NumPy only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.data.images import normalise_mask
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.calibration import NEUTRAL, calibrated, fit, responses
+from ntre_deploy.runtime.encoding import Shot, encode_shots, join, without
 from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
 from ntre_deploy.runtime.image import (
     MAX_CLASSES,
@@ -16,11 +18,12 @@ from ntre_deploy.runtime.image import (
     Letterbox,
     check_image,
     label_map,
+    label_scores,
     prepare_image,
-    prepare_mask,
 )
 from ntre_deploy.runtime.manifest import ModelEntry
-from ntre_deploy.runtime.support import SupportMemory, compact_keys, stack_memories
+from ntre_deploy.runtime.support import SupportMemory, calibrations, stack_memories
+from ntre_deploy.training.metrics import IGNORE, mask_iou
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -99,10 +102,11 @@ class Segmenter:
 
     def encode_support(
         self,
-        shots: Sequence[tuple[Pixels, NDArray[np.generic]]],
+        shots: Sequence[Shot],
         name: str = "support",
         *,
         allow_unseen: bool = False,
+        leave_one_out: bool = True,
     ) -> SupportMemory:
         """Encode one class from its annotated images.
 
@@ -111,43 +115,60 @@ class Segmenter:
                 "ignore").
             name: of the class, for messages and files.
             allow_unseen: take a target that vanishes at the network's resolution: evaluation has to run every episode.
+            leave_one_out: segment each of two or more shots with the others, for `SupportMemory.shot_scores`; it costs
+                a query for each.
 
         Raises:
             InputError: no shots, a mask of another size than its image, an empty mask, or (unless `allow_unseen`) one
                 so small that nothing is left of it at the network's resolution.
             EngineError: the engine failed.
         """
-        if not shots:
-            raise InputError(f"No support was given for '{name}'; one image and mask at least.")
-        prototypes, keys = [], []
-        for number, shot in enumerate(shots, 1):
-            what = f"Support {number} of '{name}'"
-            if not isinstance(shot, Sequence) or len(shot) != 2:
-                raise InputError(f"{what} is {type(shot).__name__}; a list of pairs (image, mask) is expected.")
-            image, mask = shot
-            image = check_image(image, f"{what}: the image")
-            mask = normalise_mask(mask, f"{what}: the mask")
-            if mask.shape != image.shape[:2]:
-                raise InputError(
-                    f"{what}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
-                    f"{image.shape[1]} x {image.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
-                )
-            if not (mask == 1).any():
-                raise InputError(f"{what}: the mask is empty; mark the target with 1 or 255.")
-            pixels, _ = prepare_image(image, self.spec)
-            prototype, found = self.engine.support(pixels[None], prepare_mask(mask, self.spec)[None, None])
-            compact = compact_keys(found[0])
-            if compact.shape[1] == 0 and not allow_unseen:
-                raise InputError(
-                    f"{what}: the target is too small to be seen at the network's {self.spec.size} pixels; "
-                    "crop the image around it."
-                )
-            prototypes.append(prototype[0])
-            keys.append(compact)
-        mean: Float = np.stack(prototypes).mean(axis=0, dtype=np.float32)
-        if not (np.isfinite(mean).all() and all(np.isfinite(k).all() for k in keys)):
-            raise EngineError(f"{self.engine.name} {self.engine.precision} gave NaN or infinity for '{name}'.")
-        return SupportMemory(name, mean, tuple(keys), self.model.id)
+        one = {name: shots}
+        return self.encode_supports(one, allow_unseen=allow_unseen, leave_one_out=leave_one_out, calibrate=False)[0]
+
+    def encode_supports(
+        self,
+        classes: Mapping[str, Sequence[Shot]],
+        *,
+        allow_unseen: bool = False,
+        leave_one_out: bool = True,
+        calibrate: bool = True,
+    ) -> list[SupportMemory]:
+        """Encode several classes that will be segmented together, so that their margins can be compared.
+
+        Args:
+            classes: for each name its shots, as `encode_support` takes them.
+            allow_unseen, leave_one_out: see `encode_support`.
+            calibrate: find the calibration of each class on the supports of all
+                (`ntre_deploy.runtime.calibration`); it costs a query of all classes for each shot.  With one class
+                there is nothing to compare.
+
+        Raises:
+            InputError, EngineError: as `encode_support`.
+        """
+        encoded = [encode_shots(self.engine, self.spec, s, name, allow_unseen) for name, s in classes.items()]
+        memories = [join(name, shots, self.model.id) for name, shots in zip(classes, encoded, strict=True)]
+        scores: list[list[float]] = [[] for _ in memories]
+
+        def logits(d: int, k: int, together: bool = True) -> Float:
+            shot = encoded[d][k]
+            rest = join(memories[d].name, without(encoded[d], k), self.model.id)
+            present = [rest if c == d else memory for c, memory in enumerate(memories)] if together else [rest]
+            found = self._query(shot.pixels, *self._stack(present))
+            if leave_one_out and len(encoded[d]) > 1:
+                alone = label_map(found[d : d + 1] if together else found, shot.box)
+                valid = shot.mask != IGNORE
+                scores[d].append(mask_iou(alone[valid], (shot.mask == 1).astype(np.uint8)[valid]))
+            return found
+
+        if calibrate and len(memories) > 1:
+            table = responses([[shot.target for shot in shots] for shots in encoded], logits)
+            memories = [replace(m, calibration=c) for m, c in zip(memories, fit(table), strict=True)]
+        elif leave_one_out:
+            for d, shots in enumerate(encoded):
+                for k in range(len(shots) if len(shots) > 1 else 0):
+                    logits(d, k, together=False)
+        return [replace(m, shot_scores=tuple(s) or None) for m, s in zip(memories, scores, strict=True)]
 
     def encode_episode(self, shots: Sequence[tuple[Pixels, Pixels]], name: str = "support") -> SupportMemory:
         """Encode the supports of a dataset's episode, as the training graph takes them.
@@ -158,14 +179,24 @@ class Segmenter:
         Raises:
             InputError, EngineError: as `encode_support`.
         """
-        return self.encode_support([(image, mask == 1) for image, mask in shots], name, allow_unseen=True)
+        return self.encode_episodes([shots], [name], calibrate=False)[0]
+
+    def encode_episodes(
+        self, classes: Sequence[Sequence[tuple[Pixels, Pixels]]], names: Sequence[str], *, calibrate: bool
+    ) -> list[SupportMemory]:
+        """Encode the supports of each class of an N-way episode; see `encode_episode` and `encode_supports`."""
+        given = {
+            name: [(image, mask == 1) for image, mask in shots] for name, shots in zip(names, classes, strict=True)
+        }
+        return self.encode_supports(given, allow_unseen=True, leave_one_out=False, calibrate=calibrate)
 
     def segment(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
         """Segment one image.
 
         Args:
             image: uint8 RGB [H, W, 3].
-            memory: one class, or N of them: the image is encoded once for all.
+            memory: one class, or N of them: the image is encoded once for all.  Where all of several carry a
+                calibration, their margins are compared by it.
 
         Returns:
             uint8 [H, W] at the image's own size: 0 background, n the n-th class.
@@ -176,14 +207,36 @@ class Segmenter:
         """
         return self._label(image, memory)[0]
 
-    def logits(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Letterbox]:
+    def segment_scored(
+        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]
+    ) -> tuple[Pixels, tuple[float, ...]]:
+        """As `segment`, with a score for each class; always on the host.
+
+        Returns:
+            the labels, and for each class the mean probability of the class over the pixels that it won, in [0, 1]; 0
+            where it won none.  A pixel's probabilities are the softmax of the (calibrated) margins with 0 for the
+            background: how clear the decision was by the network's own account, and no promise that it is right.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
+        image = check_image(image)
+        logits, box = self.logits(image, memory)
+        return label_scores(logits, box)
+
+    def logits(
+        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True
+    ) -> tuple[Float, Letterbox]:
         """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
+
+        Those of several classes are calibrated as in `segment`, unless `calibrate` is False.
 
         Raises:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(image, self.spec)
-        return self._query(pixels, *self.stack(memory)), box
+        logits = self._query(pixels, *self.stack(memory))
+        return calibrated(logits, calibrations(memory)) if calibrate else logits, box
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
         """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them, on its device.
@@ -206,8 +259,11 @@ class Segmenter:
                 raise InputError(
                     f"The support memory '{item.name}' was made by another model or input size; encode it again."
                 )
-        self._stacked = (memories, keep_supports(self.engine, *stack_memories(memories)))
+        self._stacked = (memories, self._stack(memories))
         return self._stacked[1]
+
+    def _stack(self, memories: list[SupportMemory]) -> tuple[Float, Float]:
+        return keep_supports(self.engine, *stack_memories(memories))
 
     def run_self_test(self, bundle: Bundle) -> None:
         """Run a bundle's self-test.
@@ -235,13 +291,16 @@ class Segmenter:
     def _label(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
         """Labels [H, W] and their logits [N, 2, h, w]; made on the engine's device where it does that."""
         image = check_image(image)
-        supports = self.stack(memory)
-        found = label_on_device(self.engine, image, self.spec, *supports)
+        supports, found = self.stack(memory), None
+        apply = calibrations(memory)
+        # the device's label map knows no calibration
+        if all(c == NEUTRAL for c in apply):
+            found = label_on_device(self.engine, image, self.spec, *supports)
         if found is not None:
             self._check_finite(found[1])
             return found
         pixels, box = prepare_image(image, self.spec)
-        logits = self._query(pixels, *supports)
+        logits = calibrated(self._query(pixels, *supports), apply)
         return label_map(logits, box), logits
 
     def _query(self, pixels: Float, prototypes: Float, keys: Float) -> Float:

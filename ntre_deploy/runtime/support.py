@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,14 @@ from safetensors.numpy import save_file
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file, reading, saving_tensors
+from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
 
 Float = NDArray[np.float32]
 
 FORMAT = "ntre-support"
-VERSION = 1
+# 1 had neither calibration nor shot scores, and is still read
+VERSION = 2
+_READ = (1, 2)
 _KEY = "ntre"
 # few distinct sizes of the key axis mean few shapes for an engine to plan for; four to an octave pad 13 % on average
 # of one shot (COCO photos at 473), where powers of two pad 81 %: 64, 80, 96, 112, 128, 160, ...
@@ -34,17 +37,26 @@ class SupportMemory:
         prototype: float32 [C], mean over the shots.
         keys: for each shot float32 [D, M], L2-normalised columns, only positions inside the mask.
         model: id of the model that made it; another model's queries cannot use it.
+        calibration: what makes its margins comparable with those of the classes that it was encoded with.
+        shot_scores: for each shot the IoU of its mask with the one that the other shots give, in [0, 1]; None with one
+            shot, or where it was not computed.
     """
 
     name: str
     prototype: Float
     keys: tuple[Float, ...]
     model: str
+    calibration: Calibration = NEUTRAL
+    shot_scores: tuple[float, ...] | None = None
 
     @property
     def shots(self) -> int:
         """Number of annotated images."""
         return len(self.keys)
+
+    def uncalibrated(self) -> "SupportMemory":
+        """The same memory with the neutral calibration."""
+        return replace(self, calibration=NEUTRAL)
 
     def save(self, path: str | Path) -> None:
         """Write the memory as safetensors, whole or not at all.
@@ -53,7 +65,15 @@ class SupportMemory:
             InputError: the file cannot be written.
         """
         tensors = {"prototype": self.prototype} | {f"keys.{i}": k for i, k in enumerate(self.keys)}
-        content = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model}
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "model": self.model,
+            "offset": self.calibration.offset,
+            "scale": self.calibration.scale,
+            "shot_scores": self.shot_scores,
+        }
         metadata = {_KEY: json.dumps(content, sort_keys=True)}  # several entries would be ordered at random
         with atomic_file(Path(path)) as temporary, saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
@@ -63,7 +83,7 @@ class SupportMemory:
         """Read a memory written by `save`.
 
         Raises:
-            InputError: not such a file, or its arrays are not those of a memory.
+            InputError: not such a file, or its arrays or figures are not those of a memory.
         """
         path = Path(path)
         with reading(path, "Support memory"):
@@ -77,8 +97,9 @@ class SupportMemory:
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"{path} is not a readable support memory: {error}.") from error
         content = _content(metadata.get(_KEY, ""))
-        if content.get("format") != FORMAT or content.get("version") != VERSION:
-            raise InputError(f"{path} is no support memory of version {VERSION}; make one with `encode_support`.")
+        if content.get("format") != FORMAT or content.get("version") not in _READ:
+            known = " or ".join(map(str, _READ))
+            raise InputError(f"{path} is no support memory of version {known}; make one with `encode_support`.")
         prototype = tensors.pop("prototype", np.empty(0))
         keys = [tensors.get(f"keys.{i}", np.empty(0)) for i in range(len(tensors))]
         right = (
@@ -90,7 +111,19 @@ class SupportMemory:
         )
         if not right:
             raise InputError(f"{path} does not hold the arrays of a support memory; make it again.")
-        return cls(str(content.get("name", "")), prototype, tuple(keys), str(content.get("model", "")))
+        offset, scale = _number(content.get("offset", 0.0)), _number(content.get("scale", 1.0))
+        if offset is None or scale is None or scale <= 0:
+            raise InputError(
+                f"{path} holds a calibration that cannot be (offset {content.get('offset')}, scale "
+                f"{content.get('scale')}); a finite offset and a scale above 0 are expected: make it again."
+            )
+        scores = _scores(content.get("shot_scores"), len(keys))
+        if scores is None and content.get("shot_scores") is not None:
+            raise InputError(
+                f"{path} holds shot scores that cannot be; {len(keys)} numbers from 0 to 1 are expected: make it again."
+            )
+        name, model = str(content.get("name", "")), str(content.get("model", ""))
+        return cls(name, prototype, tuple(keys), model, Calibration(offset, scale), scores)
 
 
 def _content(text: str) -> dict[str, object]:
@@ -99,6 +132,20 @@ def _content(text: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _number(value: object) -> float | None:
+    """A finite number that float32 holds too; None for anything else."""
+    if type(value) not in (int, float) or not abs(value) <= float(np.finfo(np.float32).max):  # type: ignore[arg-type]
+        return None
+    return float(value)  # type: ignore[arg-type]
+
+
+def _scores(values: object, shots: int) -> tuple[float, ...] | None:
+    if not isinstance(values, list) or len(values) != shots:
+        return None
+    numbers = [_number(value) for value in values]
+    return tuple(n for n in numbers if n is not None) if all(n is not None and 0 <= n <= 1 for n in numbers) else None
 
 
 def compact_keys(keys: Float) -> Float:
@@ -124,3 +171,10 @@ def stack_memories(memories: Sequence[SupportMemory]) -> tuple[Float, Float]:
         for k, keys in enumerate(memory.keys):
             stacked[n, k, :, : keys.shape[1]] = keys
     return np.stack([memory.prototype for memory in memories]), stacked
+
+
+def calibrations(memory: SupportMemory | Sequence[SupportMemory]) -> list[Calibration]:
+    """What the margins of these classes are compared by: neutral for one class, and where any was never calibrated."""
+    memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+    found = [m.calibration for m in memories]
+    return [NEUTRAL] * len(found) if len(found) < 2 or NEUTRAL in found else found

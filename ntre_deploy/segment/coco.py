@@ -26,8 +26,8 @@ class CocoResults:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, file_name: str, labels: NDArray[np.uint8], **more: Any) -> None:
-        """Add one image: labels uint8 [H, W], 0 is background; `more` goes into its entry as it is."""
+    def add(self, file_name: str, labels: NDArray[np.uint8], scores: Sequence[float], **more: Any) -> None:
+        """Add one image: labels uint8 [H, W], 0 is background, and each class's score; `more` goes into its entry."""
         height, width = labels.shape
         image = {"id": len(self._images) + 1, "file_name": file_name, "width": width, "height": height}
         self._images.append(image | more)
@@ -42,6 +42,7 @@ class CocoResults:
                         "category_id": category,
                         "segmentation": encode_rle(mask),
                         "area": area,
+                        "score": round(scores[category - 1], 6),
                         "bbox": outline_box(mask),
                         "iscrowd": 0,
                     }

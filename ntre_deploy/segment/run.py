@@ -52,7 +52,9 @@ class Job:
         """Segment all of them.
 
         Returns:
-            for each input what was written, and in `shares` the part of the pixels that each class has.
+            for each input what was written, in `shares` the part of the pixels that each class has, and in `scores` how
+            clear each class is where it was found (see `Segmenter.segment_scored`); of a video, means over its frames
+            and over the frames in which the class was found.
 
         Raises:
             InputError: an input that cannot be read to its end, or an output that cannot be written.
@@ -67,17 +69,17 @@ class Job:
 
     def _photo(self, path: Path) -> dict[str, Any]:
         image = read_image(path)
-        labels = self.segmenter.segment(image, self.memories)
+        labels, scores = self.segmenter.segment_scored(image, self.memories)
         mask, drawn = photo_outputs(self.out, path)
         written, picture = self._pictures(image, labels, mask, drawn, self.kinds.photos)
         if "coco" in self.kinds.together:
-            self._coco.add(path.name, labels)
+            self._coco.add(path.name, labels, scores)
         shares = self._shares(labels)
         if "page" in self.kinds.together:
             links = [file.name for file, kind in ((drawn, "overlay"), (mask, "mask")) if kind in self.kinds.photos]
             self._cards.append(Card(path.name, [thumbnail(picture)], links, self._named(shares)))
         self.advance()
-        return {"image": str(path), **written, "shares": self._named(shares)}
+        return {"image": str(path), **written, "shares": self._named(shares), "scores": self._named(np.array(scores))}
 
     def _video(self, video: Video) -> dict[str, Any]:
         path, target = video.path, video_output(self.out, video.path)
@@ -86,27 +88,30 @@ class Job:
         # without a number of frames, the first ones are shown
         step = max((video.frames or _SHOWN) // self.every // _SHOWN, 1)
         shown: list[str] = []
-        total, frames = np.zeros(len(self.names)), 0
+        total, clear, seen, frames = *np.zeros((3, len(self.names))), 0
         with ExitStack() as stack:
             write = None
             if "video" in kinds:
                 write = stack.enter_context(write_video(target, video.size, video.rate / self.every))
             for frames, image in enumerate(video.read(self.every, partial=self.partial), 1):
                 number = (frames - 1) * self.every
-                labels = self.segmenter.segment(image, self.memories)
+                labels, scores = self.segmenter.segment_scored(image, self.memories)
                 mask, drawn = frame_outputs(self.out, path, number)
                 _, picture = self._pictures(image, labels, mask, drawn, kinds)
                 if write is not None:
                     write(picture)
                 if "coco" in self.kinds.together:
                     name = mask.relative_to(self.out).as_posix()
-                    self._coco.add(name, labels, video=path.name, frame=number)
+                    self._coco.add(name, labels, scores, video=path.name, frame=number)
                 if "page" in self.kinds.together and (frames - 1) % step == 0 and len(shown) < _SHOWN:
                     shown.append(thumbnail(picture))
                 total += self._shares(labels)
+                clear += scores
+                seen += np.array(scores) > 0
                 self.advance()
         shares = self._named(total / max(frames, 1))
         result: dict[str, Any] = {"video": str(path), "frames": frames, "shares": shares}
+        result["scores"] = self._named(clear / np.maximum(seen, 1))
         if "video" in kinds:
             result["overlay"] = str(target)
         if pictures:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ntre_deploy.data.episodes import EpisodeSet
 from ntre_deploy.data.images import write_png
+from ntre_deploy.data.ways import WaysSet
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluator import LEVEL, RESAMPLES, Evaluation, Interval, Picture
@@ -29,7 +30,7 @@ Pixels = NDArray[np.uint8]
 
 def build_report(
     evaluation: Evaluation,
-    episodes: EpisodeSet,
+    episodes: EpisodeSet | WaysSet,
     *,
     model: Mapping[str, Any],
     engine: Mapping[str, Any],
@@ -52,7 +53,7 @@ def build_report(
             "class": c,
             "name": evaluation.names[c],
             "episodes": numbers[c],
-            **_metric(class_iou[c], intervals.classes[c] if numbers[c] > 1 else None),
+            **metric(class_iou[c], intervals.classes[c] if numbers[c] > 1 else None),
             "precision": score.classes[c].precision,
         }
         for c in class_iou
@@ -73,9 +74,9 @@ def build_report(
             "method": "percentile; episodes drawn again inside each class",
         },
         "results": {
-            "miou": _metric(score.miou, intervals.miou if spread else None),
-            "fb_iou": _metric(score.fb_iou, intervals.fb_iou if spread else None),
-            "precision": _metric(score.precision, intervals.precision if spread else None),
+            "miou": metric(score.miou, intervals.miou if spread else None),
+            "fb_iou": metric(score.fb_iou, intervals.fb_iou if spread else None),
+            "precision": metric(score.precision, intervals.precision if spread else None),
             "all_foreground_miou": evaluation.all_foreground,
             "classes": classes,
         },
@@ -83,13 +84,14 @@ def build_report(
     }
 
 
-def _metric(value: float, interval: Interval | None) -> dict[str, float | None]:
+def metric(value: float, interval: Interval | None) -> dict[str, float | None]:
+    """A figure with the ends of its interval."""
     # one episode has no spread to draw from, and an interval without width would look like certainty
     low, high = (None, None) if interval is None else interval
     return {"value": value, "low": low, "high": high}
 
 
-def _warnings(evaluation: Evaluation, episodes: EpisodeSet, origin: Mapping[str, Any]) -> list[str]:
+def _warnings(evaluation: Evaluation, episodes: EpisodeSet | WaysSet, origin: Mapping[str, Any]) -> list[str]:
     warnings = []
     if origin.get("head") == "untrained":
         warnings.append("the head of this model is untrained: its masks mean nothing")
@@ -115,9 +117,10 @@ def _warnings(evaluation: Evaluation, episodes: EpisodeSet, origin: Mapping[str,
 def heading(report: Mapping[str, Any]) -> str:
     """One line: what was evaluated, on what and how."""
     episodes, engine = report["episodes"], report["engine"]
+    several = f"{episodes['ways']}-way " if "ways" in episodes else ""
     fold = "all classes" if episodes["fold"] is None else f"fold {episodes['fold']} ({episodes['split']})"
     return (
-        f"{report['model']['name']} on {engine['name']} {engine['precision']}: {episodes['shots']}-shot, "
+        f"{report['model']['name']} on {engine['name']} {engine['precision']}: {several}{episodes['shots']}-shot, "
         f"{episodes['count']} episodes of {episodes['dataset']}, {fold}, protocol {report['protocol']}"
     )
 
@@ -129,18 +132,25 @@ def table(report: Mapping[str, Any]) -> Table:
     for index, column in enumerate(("class", "episodes", "IoU", f"{report['bootstrap']['level']:.0%} interval")):
         result.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in results["classes"]:
-        result.add_row(row["name"], str(row["episodes"]), *_percent(row))
+        result.add_row(row["name"], str(row["episodes"]), *percent(row))
     result.add_section()
     for name, key in (("mIoU", "miou"), ("FB-IoU", "fb_iou"), ("precision", "precision")):
-        result.add_row(name, str(episodes["count"]), *_percent(results[key]))
+        result.add_row(name, str(episodes["count"]), *percent(results[key]))
     result.add_row("mIoU of all foreground", str(episodes["count"]), f"{100 * results['all_foreground_miou']:.2f}", "")
     return result
 
 
-def _percent(metric: Mapping[str, Any]) -> tuple[str, str]:
-    if metric["low"] is None:
-        return f"{100 * metric['value']:.2f}", "-"
-    return f"{100 * metric['value']:.2f}", f"{100 * metric['low']:.2f} - {100 * metric['high']:.2f}"
+def percent(figure: Mapping[str, Any]) -> tuple[str, str]:
+    """A figure and its interval, in points."""
+    if figure["low"] is None:
+        return f"{100 * figure['value']:.2f}", "-"
+    return f"{100 * figure['value']:.2f}", f"{100 * figure['low']:.2f} - {100 * figure['high']:.2f}"
+
+
+def signed(value: float) -> str:
+    """A difference in points; no sign before a zero."""
+    rounded = round(100 * value, 2)
+    return f"{rounded:+.2f}" if rounded else "0.00"
 
 
 def sheet(pictures: Sequence[Picture]) -> Pixels:
@@ -176,6 +186,16 @@ def _tinted(image: Pixels, mask: Pixels | None) -> Pixels | None:
     return None if mask is None else overlay(image, mask)
 
 
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
 def write_report(
     folder: Path, report: Mapping[str, Any], evaluation: Evaluation, episodes: EpisodeSet
 ) -> dict[str, Path]:
@@ -185,8 +205,7 @@ def write_report(
         InputError: the folder cannot be written.
     """
     written = {"report": folder / "eval.json", "episodes": folder / "episodes.csv"}
-    with atomic_file(written["report"]) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(written["report"], report)
     with atomic_file(written["episodes"]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("class", "class_name", "query", "tp", "fp", "fn", "tn"))

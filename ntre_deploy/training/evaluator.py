@@ -163,14 +163,14 @@ def evaluate(
     counts = np.zeros((len(episodes.episodes), 4), np.int64)
     kept: list[Picture] = []
     for number, episode in enumerate(episodes.episodes):
-        shots = [_read(dataset, image_id, episode) for image_id in episode.supports]
+        shots = [read_pair(dataset, image_id, episode.class_id) for image_id in episode.supports]
         for image_id, (_, mask) in zip(episode.supports, shots, strict=True):
             if not (mask == 1).any():
                 raise InputError(
                     f"Episode {number + 1}: support {image_id} of {dataset.name} holds no pixel of "
                     f"'{episode.class_name}'; draw the episodes again."
                 )
-        query, truth = _read(dataset, episode.query, episode)
+        query, truth = read_pair(dataset, episode.query, episode.class_id)
         labels = run(query, shots)
         if labels.shape != truth.shape or labels.dtype != np.uint8:
             raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, not uint8 {list(truth.shape)}")
@@ -230,8 +230,19 @@ def intervals_of(sums: Mapping[int, Counts], level: float = LEVEL) -> Intervals:
     )
 
 
-def _read(dataset: Dataset, image_id: str, episode: Episode) -> tuple[Pixels, Pixels]:
-    image, mask = dataset.image(image_id), dataset.mask(image_id, episode.class_id)
+def difference_of(sums: Mapping[int, Counts], others: Mapping[int, Counts], level: float = LEVEL) -> Interval:
+    """Percentile interval of the difference of two mIoUs, resample by resample: both must have the same draws."""
+    one, other = (np.mean([_foreground_iou(s) for s in side.values()], axis=0) for side in (sums, others))
+    return _percentiles(one - other, level)
+
+
+def read_pair(dataset: Dataset, image_id: str, class_id: int) -> tuple[Pixels, Pixels]:
+    """An image uint8 [H, W, 3] and its mask of a class, uint8 [H, W].
+
+    Raises:
+        InputError: one of them cannot be read, or they have different sizes.
+    """
+    image, mask = dataset.image(image_id), dataset.mask(image_id, class_id)
     if mask.shape != image.shape[:2]:
         raise InputError(
             f"Image {image_id} of {dataset.name} has {image.shape[1]} x {image.shape[0]} pixels and its mask "

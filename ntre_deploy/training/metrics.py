@@ -30,10 +30,14 @@ class Confusion:
         p, t = (predicted == 1)[valid], (truth == 1)[valid]
         both = int(np.count_nonzero(p & t))
         positives, targets = int(np.count_nonzero(p)), int(np.count_nonzero(t))
-        self.true_positive += both
-        self.false_positive += positives - both
-        self.false_negative += targets - both
-        self.true_negative += p.size - positives - targets + both
+        self.add_counts(both, positives - both, targets - both, p.size - positives - targets + both)
+
+    def add_counts(self, true_positive: int, false_positive: int, false_negative: int, true_negative: int) -> None:
+        """Count pixels that were counted elsewhere."""
+        self.true_positive += true_positive
+        self.false_positive += false_positive
+        self.false_negative += false_negative
+        self.true_negative += true_negative
 
     @property
     def foreground_iou(self) -> float:

@@ -25,7 +25,7 @@ def system(exported: Path) -> Cached:
 def test_every_number_of_threads_gets_its_rate(system: Cached) -> None:
     calls: list[None] = []
     (rates,) = measure_throughput(
-        [system], [(IMAGE, MASK)], [IMAGE], [1, 3], seconds=0.05, rounds=2, progress=lambda: calls.append(None)
+        [system], [[(IMAGE, MASK)]], [IMAGE], [1, 3], seconds=0.05, rounds=2, progress=lambda: calls.append(None)
     )
     assert [rate.workers for rate in rates] == [1, 3]
     assert all(0 < rate.low <= rate.median <= rate.high for rate in rates)
@@ -44,7 +44,7 @@ def test_each_thread_has_a_segmenter_of_its_own(system: Cached, monkeypatch: pyt
     kept: list[Segmenter] = []
     clone = Segmenter.clone
     monkeypatch.setattr(Segmenter, "clone", lambda self: kept.append(clone(self)) or kept[-1])
-    measure_throughput([system], [(IMAGE, MASK)], [IMAGE], [2], seconds=0.02, rounds=1)
+    measure_throughput([system], [[(IMAGE, MASK)]], [IMAGE], [2], seconds=0.02, rounds=1)
     assert sorted(users) == sorted(id(one) for one in kept)
     assert len(users) == 2
     assert all(len(threads) == 1 for threads in users.values())
@@ -58,7 +58,7 @@ def test_an_engine_that_fails_in_a_thread_fails_the_measurement(
 
     monkeypatch.setattr(Segmenter, "segment", broken)
     with pytest.raises(EngineError, match="the engine is gone"):
-        measure_throughput([system], [(IMAGE, MASK)], [IMAGE], [1, 2], seconds=0.02)
+        measure_throughput([system], [[(IMAGE, MASK)]], [IMAGE], [1, 2], seconds=0.02)
 
 
 def test_an_engine_that_is_opened_another_way_for_many_is_used_so(system: Cached) -> None:
@@ -69,5 +69,5 @@ def test_an_engine_that_is_opened_another_way_for_many_is_used_so(system: Cached
         return system.segmenter.clone()
 
     many = Cached(system.segmenter, system.name, system.precision, throughput=reopen)
-    measure_throughput([many], [(IMAGE, MASK)], [IMAGE], [1], seconds=0.02, rounds=1)
+    measure_throughput([many], [[(IMAGE, MASK)]], [IMAGE], [1], seconds=0.02, rounds=1)
     assert opened == [None]

@@ -229,5 +229,57 @@ def test_a_terminal_gets_a_bar_over_the_frames_of_a_long_job_and_nobody_else_doe
     assert re.search(r"━+ +\d+/400 eta", shown), shown
     done = ntre(*arguments, "--every", "100", cwd=here)
     assert done.returncode == 0
-    assert done.stderr.startswith("engine: ")
-    assert done.stderr.count("\n") == 1
+    engine, warning = done.stderr.splitlines()
+    assert engine.startswith("engine: ")
+    assert warning == (
+        "warning: the head of this model is untrained: its masks mean nothing; for photos there is "
+        "`ntre export photos --out photos.ntre`"
+    )
+
+
+def test_shots_are_scored_by_each_other_and_classes_by_what_they_won(
+    tiny: SimpleNamespace, pictures: SimpleNamespace, call: Callable[..., Done], here: Path
+) -> None:
+    (a, a_mask), (b, b_mask) = pictures.supports
+    shots = ("-s", f"fork={a},{a_mask}", "-s", f"fork={b},{b_mask}", "-s", f"spoon={b},{b_mask}")
+    arguments = ("segment", tiny.bundle, pictures.photo, *shots, "--write", "coco", "--write", "mask")
+    done = call(*arguments, "--out", "o", "--save-memory", "m", "--json")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 2)
+    told = json.loads(done.stdout)
+    (result,) = told["results"]
+    assert set(told["shot_scores"]) == {"fork"}
+    assert len(told["shot_scores"]["fork"]) == 2
+    assert told["warnings"][0].startswith("the head of this model is untrained")
+    assert {name: score > 0 for name, score in result["scores"].items()} == {
+        name: share > 0 for name, share in result["shares"].items()
+    }
+    listed = json.loads((here / "o" / "coco.json").read_text())["annotations"]
+    assert {row["score"] for row in listed} == {score for score in result["scores"].values() if score}
+    # the memories carry both, and are segmented as their shots were
+    memories = ("--memory", "m/fork.safetensors", "--memory", "m/spoon.safetensors")
+    again = call("segment", tiny.bundle, pictures.photo, *memories, "--out", "p")
+    assert again.returncode == 0, again.stderr
+    assert (here / "o" / "wide.png").read_bytes() == (here / "p" / "wide.png").read_bytes()
+    shown = ", ".join(f"{100 * score:.0f}" for score in told["shot_scores"]["fork"])
+    assert f"'fork': each shot segmented with the others, IoU {shown}\n" in again.stderr
+    plain = call(*arguments, "--out", "q", "--no-leave-one-out", "--json")
+    assert json.loads(plain.stdout)["shot_scores"] == {}
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ({"head": "trained", "dataset": "invented:14"}, "trained on rendered scenes (invented:14)"),
+        ({"head": "trained", "dataset": "procedural:0"}, "trained on rendered scenes (procedural:0)"),
+        ({"head": "untrained"}, "untrained"),
+        ({"head": "untrained", "dataset": "coco:train"}, "untrained"),
+        ({"head": "trained", "dataset": "coco:train"}, None),
+        ({"head": "trained"}, None),
+        ({}, None),
+    ],
+)
+def test_a_model_that_never_saw_a_photo_is_named(origin: dict[str, str], words: str | None) -> None:
+    from ntre_deploy.cli.segment import origin_warning
+
+    warning = origin_warning(origin)
+    assert warning is None if words is None else words in str(warning) and "ntre export photos" in str(warning)

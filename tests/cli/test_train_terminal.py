@@ -28,7 +28,8 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(
     assert re.search(r"main [\d.]+  bg [\d.]+ .* rate [\d.e-]+ +novel_miou [\d.e-]+", " ".join(shown.split("\n")))
     shutil.rmtree(here / "run")
     done = ntre(*train(here), cwd=here)
-    lines = done.stderr.splitlines()
+    held_back, *lines = done.stderr.splitlines()
+    assert held_back == ("held back (fold 0, interleaved), new in evaluation: star, moon, mushroom, bolt, button, tree")
     assert all(re.fullmatch(r"step \d/4  .*  eta \d:\d\d:\d\d", line) for line in lines), done.stderr
     assert [line.split()[1] for line in lines] == ["1/4", "2/4", "2/4", "3/4", "4/4", "4/4"]
     shutil.rmtree(here / "run")

@@ -436,3 +436,94 @@ def test_the_same_classes_are_stacked_once_and_others_anew(exported: Path) -> No
     for other in ([b, a], [a], [a, b, a]):
         prototypes, _ = segmenter.stack(other)
         np.testing.assert_array_equal(prototypes, np.stack([m.prototype for m in other]))
+
+
+# --- several classes encoded together
+
+
+SHOTS = {"one": [scene(0)], "three": [scene(i) for i in (1, 11, 21)], "two": [scene(i) for i in (2, 12)]}
+
+
+@pytest.fixture(scope="module")
+def together(segmenter: Segmenter) -> list[SupportMemory]:
+    return segmenter.encode_supports(SHOTS)
+
+
+def test_classes_encoded_together_are_those_encoded_alone_and_a_calibration(
+    segmenter: Segmenter, memories: list[SupportMemory], together: list[SupportMemory]
+) -> None:
+    assert [m.name for m in together] == list(SHOTS)
+    assert any(m.calibration != (0.0, 1.0) for m in together)
+    for one, other in zip(memories, together, strict=True):
+        np.testing.assert_array_equal(one.prototype, other.prototype)
+        assert one.shot_scores == pytest.approx(other.shot_scores, abs=0.01)
+        assert one.calibration == (0.0, 1.0)
+        # a class alone is not calibrated, bit for bit
+        np.testing.assert_array_equal(segmenter.logits(QUERY, one)[0], segmenter.logits(QUERY, other)[0])
+        np.testing.assert_array_equal(segmenter.segment(QUERY, one), segmenter.segment(QUERY, other))
+
+
+def test_several_classes_are_compared_by_their_calibrated_margins(
+    segmenter: Segmenter, together: list[SupportMemory]
+) -> None:
+    raw, box = segmenter.logits(QUERY, together, calibrate=False)
+    offsets = np.array([m.calibration.offset for m in together], np.float32)
+    wanted = raw.copy()
+    wanted[:, 1] -= offsets[:, None, None]
+    np.testing.assert_allclose(segmenter.logits(QUERY, together)[0], wanted, atol=1e-5)
+    same_where_decided(segmenter.segment(QUERY, together), wanted, box)
+
+
+def test_calibration_is_left_out_unless_all_classes_have_one(
+    segmenter: Segmenter, memories: list[SupportMemory], together: list[SupportMemory]
+) -> None:
+    mixed = [together[0], memories[1], together[2]]
+    np.testing.assert_array_equal(segmenter.segment(QUERY, mixed), segmenter.segment(QUERY, memories))
+    plain = segmenter.encode_supports(SHOTS, calibrate=False)
+    np.testing.assert_array_equal(segmenter.segment(QUERY, plain), segmenter.segment(QUERY, memories))
+    bare = [m.uncalibrated() for m in together]
+    np.testing.assert_array_equal(segmenter.segment(QUERY, bare), segmenter.segment(QUERY, memories))
+
+
+def test_a_shot_is_scored_by_the_mask_that_the_others_give(segmenter: Segmenter, together: list[SupportMemory]) -> None:
+    assert together[0].shot_scores is None
+    image, mask = SHOTS["two"][1]
+    alone = segmenter.segment(image, segmenter.encode_support(SHOTS["two"][:1]))
+    union = ((alone == 1) | (mask == 1)).sum()
+    assert together[2].shot_scores is not None
+    assert together[2].shot_scores[1] == pytest.approx(((alone == 1) & (mask == 1)).sum() / union, abs=0.01)
+    assert segmenter.encode_support(SHOTS["two"], leave_one_out=False).shot_scores is None
+
+
+def test_scores_come_with_the_labels_of_segment(segmenter: Segmenter, together: list[SupportMemory]) -> None:
+    for memory in (together[1], together):
+        labels, scores = segmenter.segment_scored(QUERY, memory)
+        np.testing.assert_array_equal(labels, segmenter.segment(QUERY, memory))
+        assert len(scores) == (1 if isinstance(memory, SupportMemory) else 3)
+        for n, score in enumerate(scores, 1):
+            assert (score > 0) == bool((labels == n).any())
+            assert 0 <= score <= 1
+
+
+def test_labels_of_the_device_are_taken_only_where_nothing_is_calibrated(
+    segmenter: Segmenter, together: list[SupportMemory]
+) -> None:
+    clone = segmenter.clone()
+    asked = []
+
+    class OnDevice:
+        """The engine, which makes label maps too as one with device images does."""
+
+        name, precision = clone.engine.name, clone.engine.precision
+        query = staticmethod(clone.engine.query)
+
+        def label(self, image: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(image.shape)
+            return np.zeros(image.shape[:2], np.uint8), np.zeros((1, 2, 9, 9), np.float32)
+
+    clone.engine = OnDevice()  # type: ignore[assignment]
+    np.testing.assert_array_equal(clone.segment(QUERY, together), segmenter.segment(QUERY, together))
+    assert not asked
+    assert not clone.segment(QUERY, together[0]).any()
+    assert not clone.segment(QUERY, [m.uncalibrated() for m in together]).any()
+    assert len(asked) == 2

@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.support import SupportMemory, compact_keys, stack_memories
+from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
+from ntre_deploy.runtime.support import SupportMemory, calibrations, compact_keys, stack_memories
 
 
 def meta(**changes: object) -> dict[str, str]:
@@ -123,7 +125,7 @@ def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int
         None,
         {},
         meta(format="ntre-checkpoint"),
-        meta(version=2),
+        meta(version=3),
         {"ntre": "{}"},
         {"ntre": "{"},
         {"ntre": "[]"},
@@ -131,7 +133,7 @@ def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int
 )
 def test_other_safetensors_files_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file(tensors(memory(3)), tmp_path / "m", metadata)
-    assert "no support memory of version 1" in refused(tmp_path / "m")
+    assert "no support memory of version 1 or 2" in refused(tmp_path / "m")
 
 
 Arrays = dict[str, np.ndarray]
@@ -216,3 +218,67 @@ def test_stacking_pads_columns_with_zeros_and_shots_with_minus_one() -> None:
 @pytest.mark.parametrize(("columns", "width"), [(1, 64), (64, 64), (65, 80), (2048, 2048), (2049, 2560), (3600, 3600)])
 def test_the_width_of_the_keys_takes_few_values(columns: int, width: int) -> None:
     assert stack_memories([memory(columns)])[1].shape == (1, 1, 7, width)
+
+
+# --- calibration and shot scores: version 2
+
+
+def meta2(**changes: object) -> dict[str, str]:
+    return meta(**({"version": 2, "offset": 0.25, "scale": 2.0, "shot_scores": [0.5, 1.0]} | changes))
+
+
+@given(
+    st.floats(-1e30, 1e30),
+    st.floats(1e-30, 1e30),
+    st.one_of(st.none(), st.tuples(st.floats(0, 1), st.floats(0, 1))),
+)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_calibration_and_scores_come_back_to_the_last_bit(
+    tmp_path: Path, offset: float, scale: float, scores: tuple[float, ...] | None
+) -> None:
+    item = replace(memory(3, 4), calibration=Calibration(offset, scale), shot_scores=scores)
+    item.save(tmp_path / "m")
+    found = SupportMemory.load(tmp_path / "m")
+    assert (found.calibration, found.shot_scores) == (item.calibration, item.shot_scores)
+    assert found.uncalibrated().calibration == NEUTRAL
+
+
+def test_a_memory_of_version_1_is_read_as_one_without_calibration(tmp_path: Path) -> None:
+    save_file(tensors(memory(3, 4)), tmp_path / "m", meta(version=1))
+    found = SupportMemory.load(tmp_path / "m")
+    assert (found.shots, found.calibration, found.shot_scores) == (2, NEUTRAL, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scale": 0}, "scale 0"),
+        ({"scale": -1.0}, "scale -1.0"),
+        ({"scale": float("nan")}, "scale nan"),
+        ({"scale": float("inf")}, "scale inf"),
+        ({"scale": 1e39}, "scale 1e+39"),
+        ({"scale": True}, "scale True"),
+        ({"scale": "1"}, "scale 1"),
+        ({"scale": None}, "scale None"),
+        ({"offset": float("nan")}, "offset nan"),
+        ({"offset": float("-inf")}, "offset -inf"),
+        ({"offset": 10**400}, "offset 1000"),
+        ({"offset": []}, "offset []"),
+        ({"shot_scores": [0.5]}, "2 numbers from 0 to 1"),
+        ({"shot_scores": [0.5, 1.5]}, "2 numbers from 0 to 1"),
+        ({"shot_scores": [0.5, float("nan")]}, "2 numbers from 0 to 1"),
+        ({"shot_scores": [0.5, True]}, "2 numbers from 0 to 1"),
+        ({"shot_scores": 0.5}, "2 numbers from 0 to 1"),
+        ({"shot_scores": {"a": 1}}, "2 numbers from 0 to 1"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(change: dict[str, object], words: str, tmp_path: Path) -> None:
+    save_file(tensors(memory(3, 4)), tmp_path / "m", meta2(**change))
+    assert words in refused(tmp_path / "m")
+
+
+def test_a_calibration_counts_where_all_of_several_classes_have_one() -> None:
+    plain, known = memory(3), replace(memory(3), calibration=Calibration(0.5, 2.0))
+    assert calibrations([known, known]) == [Calibration(0.5, 2.0)] * 2
+    for given_memories in (known, [known], [known, plain], [plain, plain]):
+        assert set(calibrations(given_memories)) == {NEUTRAL}

@@ -3,6 +3,6 @@
 from ntre_deploy.bench.report.build import Run, build_report
 from ntre_deploy.bench.report.files import write_report
 from ntre_deploy.bench.report.schema import schema_text
-from ntre_deploy.bench.report.tables import costs, table, title
+from ntre_deploy.bench.report.tables import costs, table, title, ways
 
-__all__ = ["Run", "build_report", "costs", "schema_text", "table", "title", "write_report"]
+__all__ = ["Run", "build_report", "costs", "schema_text", "table", "title", "ways", "write_report"]

@@ -17,8 +17,12 @@ from ntre_deploy.bench.runner import Result, label
 from ntre_deploy.bench.systems import Facts
 from ntre_deploy.bench.throughput import Rate
 from ntre_deploy.data.episodes import EpisodeSet
+from ntre_deploy.data.ways import WaysSet
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.training.evaluator import LEVEL, RESAMPLES
+from ntre_deploy.training.metrics import Score
+from ntre_deploy.training.ways import FOUND, count_vanished
+from ntre_deploy.training.ways_report import vanished_json
 
 # a thousandth of a microsecond is below what the clock tells
 _DIGITS = 6
@@ -49,7 +53,7 @@ class Run:
 
 def build_report(
     bundles: Mapping[str, Bundle],
-    episodes: EpisodeSet,
+    episodes: EpisodeSet | WaysSet,
     results: Sequence[Result],
     environment: Mapping[str, Any],
     command: str,
@@ -65,7 +69,7 @@ def build_report(
     """
     run = run or Run()
     first = next(iter(bundles))
-    drawn = [parity.draw(result.counts) for result in results]
+    drawn = [parity.draw(result.counts, ways=result.ways) for result in results]
     systems = []
     for place, result in enumerate(results):
         reference = results[result.reference]
@@ -104,7 +108,7 @@ def _system(result: Result, reference: Result, own: parity.Drawn, other: parity.
     differing = float(np.average(result.differing, weights=weights)) if weights.sum() else 0.0
     worst = float(np.max(result.logits_errors))
     # one episode has no spread to draw from, and an interval without width would look like certainty
-    spread = len(result.counts) > 1
+    spread = len(result.counts) > result.ways
     score = result.score
     return {
         "name": result.name,
@@ -121,7 +125,8 @@ def _system(result: Result, reference: Result, own: parity.Drawn, other: parity.
             "fb_iou": score.fb_iou,
             "precision": score.precision,
             "classes": {str(c): iou for c, iou in score.class_iou.items()},
-        },
+        }
+        | ({} if result.confusion is None else {"ways": _ways(result, own, spread)}),
         "parity": {
             "finite": bool(np.isfinite(worst)),
             "miou_drop": reference.score.miou - score.miou,
@@ -134,6 +139,24 @@ def _system(result: Result, reference: Result, own: parity.Drawn, other: parity.
             "mask_iou": float(np.mean(result.mask_ious)),
             "logits_error": worst if np.isfinite(worst) else None,
         },
+    }
+
+
+def _ways(result: Result, own: parity.Drawn, spread: bool) -> dict[str, Any]:
+    """What there is of several classes: each alone on the same queries, confusion, and what vanished."""
+    assert result.confusion is not None
+    alone = Score()
+    for class_id, *counts in result.alone:
+        alone.classes[class_id].add_counts(*counts)
+    drawn = parity.draw(result.alone, ways=result.ways)
+    joint, single = (np.array(rows, np.int64)[:, 1:] for rows in (result.counts, result.alone))
+    return {
+        "ways": result.ways,
+        "one_way_miou": alone.miou,
+        "difference": result.score.miou - alone.miou,
+        "difference_interval": list(parity.interval(own.miou - drawn.miou)) if spread else None,
+        "confusion": result.confusion.tolist(),
+        "vanished": vanished_json(count_vanished(joint, single, result.ways)) | {"found_from": FOUND},
     }
 
 

@@ -15,6 +15,7 @@ from ntre_deploy.bench.runner import Picture
 from ntre_deploy.data.images import write_png
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
+from ntre_deploy.training.metrics import IGNORE
 
 Pixels = NDArray[np.uint8]
 
@@ -41,14 +42,15 @@ def _sheet(pictures: Sequence[Picture]) -> Pixels:
     rows = []
     for picture in pictures:
         masks = [picture.masks[name] for name in shown]
-        support = overlay(picture.support, _target(picture.support_mask))
+        support = overlay(picture.support, (picture.support_mask == 1).astype(np.uint8))
         truth = overlay(picture.query, _target(picture.truth))
         rows.append([support, picture.query, truth, *(overlay(picture.query, mask) for mask in masks)])
     return contact_sheet(rows, ("support", "query", "ground truth", *shown))
 
 
-def _target(mask: Pixels) -> Pixels:
-    target: Pixels = (mask == 1).astype(np.uint8)
+def _target(truth: Pixels) -> Pixels:
+    """What is right, without the pixels that are ignored."""
+    target: Pixels = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
     return target
 
 
@@ -71,6 +73,8 @@ def markdown(report: Mapping[str, Any], sheet: bool = False) -> str:
         *_table(tables.COSTS, tables.cost_rows(report)),
         "",
     ]
+    if rows := tables.ways_rows(report):
+        lines += [*_table(tables.WAYS, rows), "", *_confusions(report)]
     lines += [f"- not run: {name}: {reason}" for name, reason in report["skipped"].items()]
     lines += [f"- warning: {warning}" for warning in report["warnings"]]
     if sheet:
@@ -79,6 +83,16 @@ def markdown(report: Mapping[str, Any], sheet: bool = False) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
     lines += ["", f"{environment['cpu']}, {environment['cores']} cores; {versions}", ""]
     return "\n".join(lines)
+
+
+def _confusions(report: Mapping[str, Any]) -> list[str]:
+    """The confusion matrix of the reference and of every engine."""
+    lines = []
+    for system in report["systems"]:
+        if system["name"] != PYTORCH[1]:
+            matrix = _table(*tables.confusion_rows(system["accuracy"]["ways"]["confusion"]))
+            lines += [f"Confusion of {system['label']}, % of the truth's pixels by label:", "", *matrix, ""]
+    return lines
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -14,6 +14,7 @@ from ntre_deploy.bench.groups import PYTORCH
 from ntre_deploy.bench.report import charts, tables
 from ntre_deploy.bench.runner import Picture
 from ntre_deploy.runtime.overlay import overlay
+from ntre_deploy.training.metrics import IGNORE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -67,6 +68,12 @@ def render(report: Report, pictures: Sequence[Picture]) -> str:
             best=_best(report),
             latency=(tables.LATENCY, tables.latency_rows(report)),
             parity=(tables.PARITY, tables.parity_rows(report)),
+            ways=(tables.WAYS, tables.ways_rows(report)),
+            confusions=[
+                (system["label"], *tables.confusion_rows(system["accuracy"]["ways"]["confusion"]))
+                for system in report["systems"]
+                if "ways" in system["accuracy"] and system["name"] != PYTORCH[1]
+            ],
             costs=(tables.COSTS, tables.cost_rows(report)),
             distributions=rows,
             distribution_ticks=axis,
@@ -132,7 +139,9 @@ def _card(picture: Picture, engine: str, reference: str) -> Card:
         differing=tables.share(picture.differing.get(engine, 0.0)),
         support=_jpeg(overlay(_small(picture.support), _small((picture.support_mask == 1).astype(np.uint8)))),
         query=_jpeg(_small(picture.query)),
-        truth=_jpeg(overlay(_small(picture.query), _small((picture.truth == 1).astype(np.uint8)))),
+        truth=_jpeg(
+            overlay(_small(picture.query), _small(np.where(picture.truth == IGNORE, 0, picture.truth).astype(np.uint8)))
+        ),
         reference=_jpeg(overlay(_small(picture.query), _small(wanted))),
         mask=_jpeg(overlay(_small(picture.query), _small(mask))),
         difference=_png(_difference(picture.query, wanted, mask, picture.truth)),
@@ -143,13 +152,13 @@ def _difference(query: Pixels, reference: Pixels, mask: Pixels, truth: Pixels) -
     """The darkened query, with the pixels that only one of the two masks has; what is ignored stays grey."""
     grey = cv2.cvtColor(cv2.cvtColor(query, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     picture: Pixels = (grey * 0.35).astype(np.uint8)
-    both = (reference > 0) & (mask > 0)
+    both = (reference > 0) & (mask == reference)
     picture[both] = (grey[both] * 0.5 + 70).astype(np.uint8)
     valid = truth != 255
     small = _small(picture)
     for colour, only in (
-        (ONLY_REFERENCE, (reference > 0) & (mask == 0) & valid),
-        (ONLY_ENGINE, (mask > 0) & (reference == 0) & valid),
+        (ONLY_REFERENCE, (reference > 0) & (mask != reference) & valid),
+        (ONLY_ENGINE, (mask > 0) & (mask != reference) & valid),
     ):
         # one pixel of a large photo must not vanish when it is made smaller, nor be too small to be seen
         seen = _shrunk_any(only.astype(np.uint8), small.shape[:2])

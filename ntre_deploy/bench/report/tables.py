@@ -1,10 +1,13 @@
 """Figures as text: the same for terminal, Markdown and page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
+
+from ntre_deploy.training.evaluation_report import signed
+from ntre_deploy.training.ways_report import shares_of
 
 Report = Mapping[str, Any]
 Row = tuple[str, ...]
@@ -21,6 +24,7 @@ PARITY = (
     "logits error",
 )
 COSTS = ("system", "support ms", "load ms", "first query ms", "images/s (threads)", "memory MB", "files MB")
+WAYS = ("system", "N-way mIoU", "one-way mIoU", "difference (95 %)", "vanished")
 MISSING = "-"
 
 
@@ -30,8 +34,9 @@ def title(report: Report) -> str:
     models = ", ".join(
         dict.fromkeys(f"{b['name']}: {b['config']['backbone']} at {b['input_size']}" for b in report["bundles"])
     )
+    ways = f"{episodes['ways']}-way " if "ways" in episodes else ""
     return (
-        f"{models}, {episodes['shots']}-shot, {episodes['count']} episodes of {episodes['dataset']}, "
+        f"{models}, {ways}{episodes['shots']}-shot, {episodes['count']} episodes of {episodes['dataset']}, "
         f"{threads(report['environment']['threads'])}"
     )
 
@@ -74,6 +79,32 @@ def parity_rows(report: Report) -> list[Row]:
     return rows
 
 
+def ways_rows(report: Report) -> list[Row]:
+    """A row of `WAYS` for every system; none where there is one way."""
+    rows: list[Row] = []
+    for system in report["systems"]:
+        if (ways := system["accuracy"].get("ways")) is not None:
+            lost = ways["vanished"]
+            rows.append(
+                (
+                    system["label"],
+                    points(system["accuracy"]["miou"]),
+                    points(ways["one_way_miou"]),
+                    drop(ways["difference"], ways["difference_interval"]),
+                    f"{lost['queries']} of {lost['found_queries']} ({lost['share']:.1%})",
+                )
+            )
+    return rows
+
+
+def confusion_rows(matrix: Sequence[Sequence[int]]) -> tuple[Row, list[Row]]:
+    """Columns and rows of a confusion matrix, in percent of each row's pixels."""
+    names = ["background", *(f"way {n}" for n in range(1, len(matrix)))]
+    shares = shares_of(matrix)
+    rows = [(name, *(f"{100 * value:.2f}" for value in row)) for name, row in zip(names, shares, strict=True)]
+    return ("truth", *names), rows
+
+
 def cost_rows(report: Report) -> list[Row]:
     """A row of `COSTS` for every system; the images per second are the best of the numbers of threads."""
     rows: list[Row] = []
@@ -103,6 +134,12 @@ def table(report: Report) -> Table:
 def costs(report: Report) -> Table:
     """The terminal's second table: what a system costs besides a query's time."""
     return _table("before and beside the queries", COSTS, cost_rows(report))
+
+
+def ways(report: Report) -> Table | None:
+    """The terminal's table of several classes; None where there is one way."""
+    rows = ways_rows(report)
+    return _table("several classes at once, and each alone on the same queries", WAYS, rows) if rows else None
 
 
 def _table(heading: str, columns: Row, rows: list[Row]) -> Table:
@@ -135,14 +172,8 @@ def share(value: float) -> str:
 
 def drop(value: float, interval: list[float] | None) -> str:
     """A difference in points, with the ends of its interval."""
-    text = _signed(value)
-    return text if interval is None else f"{text} ({_signed(interval[0])} to {_signed(interval[1])})"
-
-
-def _signed(value: float) -> str:
-    # no minus before a zero
-    rounded = round(100 * value, 2)
-    return f"{rounded:+.2f}" if rounded else "0.00"
+    text = signed(value)
+    return text if interval is None else f"{text} ({signed(interval[0])} to {signed(interval[1])})"
 
 
 def megabytes(count: float) -> str:
