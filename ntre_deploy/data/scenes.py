@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.images import Pixels
 
-IGNORE = 255
-# as many classes in one photo as labels of 8 bits hold beside 0 and `IGNORE`
-_MOST = 254
 # a cut-out of fewer pixels shows nothing
 _CUT = 2500
 _LEAST_SIDE = 16
@@ -31,13 +28,14 @@ class LabelledPhoto:
     Attributes:
         image_id: of the dataset.
         image: uint8 RGB [H, W, 3].
-        labels: uint8 [H, W]: 0 for none, n for the n-th of `classes`, 255 to be ignored.
-        classes: class ids.
+        masks: uint8 [N, H, W], one of each class: 1 on it, 255 to be ignored.  Apart from each other, so that what is
+            known of a class that must not be learned from cuts no hole into another.
+        classes: class ids [N].
     """
 
     image_id: str
     image: Pixels
-    labels: Pixels
+    masks: Pixels
     classes: tuple[int, ...]
 
 
@@ -47,7 +45,7 @@ class Scene:
 
     image_id: str
     image: Pixels
-    labels: Pixels
+    masks: Pixels
     classes: tuple[int, ...]
     pasted: frozenset[int]
 
@@ -64,15 +62,8 @@ def labelled_photos(dataset: Dataset, classes: Iterable[int]) -> list[LabelledPh
             holders.setdefault(image_id, []).append(c)
     found = []
     for image_id, own in sorted(holders.items()):
-        image = dataset.image(image_id)
-        masks = [dataset.mask(image_id, c) for c in own[:_MOST]]
-        labels = np.zeros(image.shape[:2], np.uint8)
-        # small things lie in front of large ones
-        order = sorted(range(len(masks)), key=lambda k: -int(np.count_nonzero(masks[k] == 1)))
-        for k in order:
-            labels[(masks[k] == IGNORE) & (labels == 0)] = IGNORE
-            labels[masks[k] == 1] = k + 1
-        found.append(LabelledPhoto(image_id, image, labels, tuple(own[:_MOST])))
+        masks = np.stack([dataset.mask(image_id, c) for c in own])
+        found.append(LabelledPhoto(image_id, dataset.image(image_id), masks, tuple(own)))
     return found
 
 
@@ -83,48 +74,50 @@ def compose(photos: Sequence[LabelledPhoto], index: int, rng: np.random.Generato
     """
     photo = photos[index]
     if plain:
-        return Scene(photo.image_id, photo.image, photo.labels, photo.classes, frozenset())
-    image, labels = _cropped(photo.image, photo.labels, rng)
+        return Scene(photo.image_id, photo.image, photo.masks, photo.classes, frozenset())
+    image, masks = _cropped(photo.image, photo.masks, rng)
     classes, pasted = list(photo.classes), []
     for _ in range(int(rng.choice(len(_PASTES), p=_PASTES))):
         for _ in range(_TRIES):
-            if len(classes) == _MOST:
-                break
             source = photos[int(rng.integers(len(photos)))]
             c = int(rng.integers(len(source.classes)))
-            if _paste(image, labels, source, c + 1, len(classes) + 1, rng):
+            own = _paste(image, masks, source, c, rng)
+            if own is not None:
+                masks = np.concatenate([masks, own[None]])
                 classes.append(source.classes[c])
                 pasted.append(source.classes[c])
                 break
-    return Scene(photo.image_id, _coloured(image, rng), labels, tuple(classes), frozenset(pasted))
+    return Scene(photo.image_id, _coloured(image, rng), masks, tuple(classes), frozenset(pasted))
 
 
-def _cropped(image: Pixels, labels: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    height, width = labels.shape
+def _cropped(image: Pixels, masks: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    height, width = image.shape[:2]
     share = rng.uniform(0.45, 1.0) ** 0.7 if rng.random() < 0.7 else 1.0
     h, w = (max(1, int(side * min(1.0, share * rng.uniform(0.85, 1.15)))) for side in (height, width))
     y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    image, labels = image[y : y + h, x : x + w], labels[y : y + h, x : x + w]
+    image, masks = image[y : y + h, x : x + w], masks[:, y : y + h, x : x + w]
     if rng.random() < 0.5:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return image.copy(), labels.copy()
+        image, masks = image[:, ::-1], masks[:, :, ::-1]
+    return image.copy(), masks.copy()
 
 
-def _paste(
-    image: Pixels, labels: Pixels, source: LabelledPhoto, label: int, number: int, rng: np.random.Generator
-) -> bool:
-    """Put one connected region of a label of `source` somewhere into a scene, in place; False where it does not fit."""
-    count, regions, stats, _ = cv2.connectedComponentsWithStats((source.labels == label).astype(np.uint8))
+def _paste(image: Pixels, masks: Pixels, source: LabelledPhoto, which: int, rng: np.random.Generator) -> Pixels | None:
+    """Put one connected region of a mask of `source` somewhere into a scene, in place; None where it does not fit.
+
+    Returns:
+        uint8 [H, W]: 1 where it is seen.
+    """
+    count, regions, stats, _ = cv2.connectedComponentsWithStats((source.masks[which] == 1).astype(np.uint8))
     large = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] >= _CUT]
     if not large:
-        return False
+        return None
     k = large[int(rng.integers(len(large)))]
     left, top, w, h = (int(stats[k, i]) for i in range(4))
-    height, width = labels.shape
+    height, width = image.shape[:2]
     factor = min(2.0, rng.uniform(0.2, 0.75) * max(height, width) / max(w, h))
     size = (max(8, int(w * factor)), max(8, int(h * factor)))
     if size[0] > 1.2 * width or size[1] > 1.2 * height:
-        return False
+        return None
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     window = slice(top, top + h), slice(left, left + w)
     cut = np.asarray(cv2.resize(source.image[window], size, interpolation=method), np.uint8)
@@ -136,13 +129,16 @@ def _paste(
     x = int(rng.integers(-size[0] // 5, max(1, width - size[0] * 4 // 5)))
     y0, x0, y1, x1 = max(0, y), max(0, x), min(height, y + size[1]), min(width, x + size[0])
     if y1 - y0 < _LEAST_SIDE or x1 - x0 < _LEAST_SIDE:
-        return False
+        return None
     cut, alpha = cut[y0 - y : y1 - y, x0 - x : x1 - x], alpha[y0 - y : y1 - y, x0 - x : x1 - x]
     target = slice(y0, y1), slice(x0, x1)
     mixed: NDArray[np.float32] = alpha[..., None] * cut + (1 - alpha[..., None]) * image[target]
     image[target] = mixed.astype(np.uint8)
-    labels[target][alpha > 0.5] = number
-    return True
+    covered = alpha > 0.5
+    masks[:, y0:y1, x0:x1][:, covered] = 0
+    seen = np.zeros((height, width), np.uint8)
+    seen[target] = covered
+    return seen
 
 
 def _coloured(image: Pixels, rng: np.random.Generator) -> Pixels:

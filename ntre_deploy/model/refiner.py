@@ -95,8 +95,9 @@ class Corrector(nn.Module):
         d = self.c4
         target4, ground4 = prototypes[..., :d], prototypes[..., d : 2 * d]
         target3, ground3 = prototypes[..., 2 * d :].chunk(2, -1)
-        # shots that disagree have a short mean of their unit prototypes: taken before channels are dropped
-        length = torch.linalg.vector_norm(target4, dim=2)[:, :, None, None]
+        # shots that differ have a short mean of their unit prototypes: it tells how many they are, and how like; taken
+        # before channels are dropped, which shortens it too
+        spread = 1 - torch.linalg.vector_norm(target4, dim=2)[:, :, None, None]
         if self.training:
             kept = (torch.rand(d, device=f4.device) > _DROPPED).float()
             f4, target4, ground4 = f4 * kept[:, None, None], target4 * kept, ground4 * kept
@@ -132,7 +133,7 @@ class Corrector(nn.Module):
             2 * (min_max(score, inside) - 0.5),
             2 * (min_max(best, inside) - 0.5),
             4 * (best - 0.6),
-            4 * (length - 0.8).expand_as(score),
+            10 * spread.expand_as(score),
         ]
         return m4, m3, torch.stack(maps, 2) * inside[:, :, None], detail
 

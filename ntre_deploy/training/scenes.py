@@ -14,7 +14,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.images import Pixels
-from ntre_deploy.data.scenes import IGNORE, compose, labelled_photos
+from ntre_deploy.data.scenes import compose, labelled_photos
+from ntre_deploy.data.transforms import IGNORE
 from ntre_deploy.errors import InputError
 from ntre_deploy.model.network import Features, FewShotNetwork
 from ntre_deploy.runtime.image import InputSpec, Letterbox, input_spec, prepare_image
@@ -34,25 +35,23 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class StoredScene:
-    """Features [1, C, h, w] in float16 and labels uint8 [S, S]: n for the n-th of `classes`, 255 outside the image."""
+    """Features [1, C, h, w] in float16 and masks uint8 [N, S, S] of `classes`: 0, 1 and 255, also outside the image."""
 
     image_id: str
     features: Features
-    labels: Pixels
+    masks: Pixels
     classes: tuple[int, ...]
     pasted: frozenset[int]
 
+    def mask(self, class_id: int) -> Pixels:
+        """uint8 [S, S]: 1 on a class, which may have been pasted in beside one of its own, 255 to be ignored."""
+        own = self.masks[[n for n, c in enumerate(self.classes) if c == class_id]]
+        mask: Pixels = np.where((own == 1).any(axis=0), 1, own.max(axis=0, initial=0)).astype(np.uint8)
+        return mask
+
     def area(self, class_id: int) -> int:
         """Pixels of a class."""
-        own = [n for n, c in enumerate(self.classes, 1) if c == class_id]
-        return int(np.isin(self.labels, own).sum())
-
-    def mask(self, class_id: int) -> Pixels:
-        """uint8 [S, S] of 0, 1 on a class and 255."""
-        own = [n for n, c in enumerate(self.classes, 1) if c == class_id]
-        mask = np.isin(self.labels, own).astype(np.uint8)
-        mask[self.labels == IGNORE] = IGNORE
-        return mask
+        return int(np.count_nonzero(self.mask(class_id) == 1))
 
 
 class SceneStore:
@@ -88,9 +87,9 @@ class SceneStore:
                 scene = compose(photos, index, rng, plain=turn == 0)
                 pixels, _ = prepare_image(scene.image, spec)
                 features = model.query_features(torch.from_numpy(pixels)[None])
-                labels = _letterboxed(scene.labels, spec)
+                masks = np.stack([_letterboxed(mask, spec) for mask in scene.masks])
                 kept = Features(*(f.half() for f in features))
-                self.scenes.append(StoredScene(scene.image_id, kept, labels, scene.classes, scene.pasted))
+                self.scenes.append(StoredScene(scene.image_id, kept, masks, scene.classes, scene.pasted))
                 progress(turn * len(photos) + index + 1, per_photo * len(photos))
         model.train(training)
 
@@ -154,8 +153,12 @@ class SceneEpisodes(TorchDataset[Item]):
         photo = self.scenes[query].image_id
         others = [k for k in pool if k != query]
         fitting = [k for k in others if (self.scenes[k].image_id == photo) == same]
-        supports = rng.choice(fitting or others, shots)
-        return class_id, query, [int(k) for k in supports]
+        # different photos first, as people choose their supports
+        drawn = [int(k) for k in rng.permutation(fitting or others)]
+        first = {self.scenes[k].image_id: k for k in reversed(drawn)}
+        supports = [k for k in drawn if first[self.scenes[k].image_id] == k]
+        supports += [k for k in drawn if k not in supports]
+        return class_id, query, [supports[k % len(supports)] for k in range(shots)]
 
     def __getitem__(self, number: int) -> Item:
         class_id, query, supports = self.draw(number)
@@ -171,10 +174,10 @@ class SceneEpisodes(TorchDataset[Item]):
         }
 
 
-def _letterboxed(labels: Pixels, spec: InputSpec) -> Pixels:
-    """Labels [H, W] as the network sees them, 255 outside the image: uint8 [S, S]."""
-    box = Letterbox.fit(labels.shape[0], labels.shape[1], spec.size)
-    small = cv2.resize(labels, (box.inner_width, box.inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
+def _letterboxed(mask: Pixels, spec: InputSpec) -> Pixels:
+    """A mask [H, W] as the network sees it, 255 outside the image: uint8 [S, S]."""
+    box = Letterbox.fit(mask.shape[0], mask.shape[1], spec.size)
+    small = cv2.resize(mask, (box.inner_width, box.inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
     out = np.full((spec.size, spec.size), IGNORE, np.uint8)
     out[: box.inner_height, : box.inner_width] = small
     return out

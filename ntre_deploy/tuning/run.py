@@ -157,7 +157,7 @@ def _settings(model: ModelConfig, photos: int, options: TuneOptions) -> TrainCon
         average=0.98,
     )
     run = RunOptions(seed=options.seed, log_every=10, save_every=50)
-    loss = LossWeights(inner=0.3, target=2.0, target_most=1.3, iou=0.75)
+    loss = LossWeights(inner=0.3, target=2.6, target_most=1.8, iou=0.75)
     return TrainConfig(model=model, data=data, optimiser=optimiser, loss=loss, contrastive=None, run=run)
 
 

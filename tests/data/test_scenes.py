@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntre_deploy.data.procedural import ProceduralDataset
-from ntre_deploy.data.scenes import IGNORE, LabelledPhoto, compose, labelled_photos
+from ntre_deploy.data.scenes import LabelledPhoto, compose, labelled_photos
 from ntre_deploy.data.subset import Subset
+from ntre_deploy.data.transforms import IGNORE
 
 CLASSES = (0, 1, 2)
 
@@ -23,8 +24,8 @@ def test_every_photo_comes_once_with_all_its_classes(photos: list[LabelledPhoto]
     assert [p.image_id for p in photos] == sorted(wanted)
     for photo in photos:
         assert photo.classes == tuple(c for c in CLASSES if photo.image_id in dataset.images(c))
-        for n, c in enumerate(photo.classes, 1):
-            np.testing.assert_array_equal(photo.labels == n, dataset.mask(photo.image_id, c) == 1)
+        for n, c in enumerate(photo.classes):
+            np.testing.assert_array_equal(photo.masks[n], dataset.mask(photo.image_id, c))
 
 
 def test_ignored_pixels_stay_ignored() -> None:
@@ -35,13 +36,13 @@ def test_ignored_pixels_stay_ignored() -> None:
             return mask
 
     photo = labelled_photos(Marked(3, 48), (0,))[0]
-    assert (photo.labels[:3] == IGNORE).all()
+    assert (photo.masks[0, :3] == IGNORE).all()
 
 
 def test_the_plain_scene_is_the_photo(photos: list[LabelledPhoto]) -> None:
     scene = compose(photos, 1, np.random.default_rng(0), plain=True)
     assert scene.image is photos[1].image
-    assert scene.labels is photos[1].labels
+    assert scene.masks is photos[1].masks
     assert scene.pasted == frozenset()
 
 
@@ -49,27 +50,30 @@ def test_the_plain_scene_is_the_photo(photos: list[LabelledPhoto]) -> None:
 @given(index=st.integers(0, 5), seed=st.integers(0, 2**32 - 1))
 def test_scenes_are_whole_and_leave_the_photos_alone(index: int, seed: int) -> None:
     photos = labelled_photos(ProceduralDataset(3, 96), CLASSES)[:6]
-    before = [(p.image.copy(), p.labels.copy()) for p in photos]
+    before = [(p.image.copy(), p.masks.copy()) for p in photos]
     scene = compose(photos, index, np.random.default_rng(seed))
-    assert scene.image.dtype == scene.labels.dtype == np.uint8
-    assert scene.image.shape == (*scene.labels.shape, 3)
-    assert min(scene.labels.shape) > 0
-    assert set(np.unique(scene.labels)) <= {*range(len(scene.classes) + 1), IGNORE}
+    assert scene.image.dtype == scene.masks.dtype == np.uint8
+    assert scene.masks.shape == (len(scene.classes), *scene.image.shape[:2])
+    assert min(scene.image.shape) > 0
+    assert set(np.unique(scene.masks)) <= {0, 1, IGNORE}
+    # what was pasted hides what lies behind it
+    ours = scene.masks[len(photos[index].classes) :] == 1
+    assert not (ours.any(axis=0) & (scene.masks[: len(photos[index].classes)] == 1).any(axis=0)).any()
     assert scene.classes[: len(photos[index].classes)] == photos[index].classes
     assert scene.pasted == frozenset(scene.classes[len(photos[index].classes) :])
-    assert all((p.image == a).all() and (p.labels == b).all() for p, (a, b) in zip(photos, before, strict=True))
+    assert all((p.image == a).all() and (p.masks == b).all() for p, (a, b) in zip(photos, before, strict=True))
     again = compose(photos, index, np.random.default_rng(seed))
     np.testing.assert_array_equal(scene.image, again.image)
-    np.testing.assert_array_equal(scene.labels, again.labels)
+    np.testing.assert_array_equal(scene.masks, again.masks)
 
 
 def test_pasted_objects_are_seen_and_labelled(photos: list[LabelledPhoto]) -> None:
     seen = 0
     for seed in range(30):
         scene = compose(photos, 0, np.random.default_rng(seed))
-        for n in range(len(photos[0].classes) + 1, len(scene.classes) + 1):
+        for n in range(len(photos[0].classes), len(scene.classes)):
             # a later one may cover it
-            seen += int((scene.labels == n).sum() >= 100)
+            seen += int((scene.masks[n] == 1).sum() >= 100)
     assert seen >= 10
 
 

@@ -41,8 +41,8 @@ def test_a_scene_keeps_the_features_of_its_pixels(store: SceneStore) -> None:
             wanted = model.query_features(torch.from_numpy(pixels)[None])
         for got, exact in zip(scene.features, wanted, strict=True):
             torch.testing.assert_close(got.float(), exact, rtol=2e-3, atol=2e-3)
-        assert (scene.labels[box.inner_height :] == 255).all()
-        assert (scene.labels[: box.inner_height, : box.inner_width] != 255).all()
+        assert (scene.masks[:, box.inner_height :] == 255).all()
+        assert (scene.masks[:, : box.inner_height, : box.inner_width] != 255).all()
 
 
 def episodes(store: SceneStore, classes: tuple[int, ...] = (0, 1, 2, 4), seed: int = 0) -> SceneEpisodes:
