@@ -170,7 +170,8 @@ def run_groups(
             ways = episodes.ways if isinstance(episodes, WaysSet) else 1
             results.append(Result(system.name, system.precision, bundle=bundle, reference=first, ways=ways))
     worst = _Worst(pictures)
-    for number, episode in enumerate(episodes.episodes):
+    everything: Sequence[Episode | WaysEpisode] = episodes.episodes
+    for number, episode in enumerate(everything):
         task = _task(dataset, episode, number)
         query, truth = task.query, task.truth
         states = []
@@ -308,6 +309,9 @@ class _Nothing:
     def prepare(self, shots: object) -> None:
         return None
 
+    def prepare_ways(self, classes: object, calibrate: bool) -> Ways:
+        return Ways(None, [])
+
     def compute(self, pixels: Float, state: object) -> Float:
         return pixels
 
@@ -325,7 +329,7 @@ def _count(result: Result, task: _Task, mask: Pixels) -> None:
 
 
 def _count_ways(result: Result, task: _Task, logits: Float, labels: Pixels, spec: InputSpec) -> None:
-    box = Letterbox.fit(*task.query.shape[:2], spec.size)
+    box = Letterbox.fit(task.query.shape[0], task.query.shape[1], spec.size)
     joint, alone, confusion = count_ways(labels, [label_map(one[None], box) for one in logits], task.truth)
     for class_id, own, single in zip(task.ids, joint.tolist(), alone.tolist(), strict=True):
         result.counts.append((class_id, *own))

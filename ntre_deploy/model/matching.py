@@ -50,7 +50,8 @@ def best_cosine(f4: Tensor, keys: Tensor) -> Tensor:
     k = keys.flatten(2)  # [B, D, M]
     norms = k.norm(dim=1)[:, :, None] * q.norm(dim=1)[:, None, :]
     similarity = torch.bmm(k.transpose(1, 2), q) / (norms + PRIOR_EPSILON)  # [B, M, hw]
-    return similarity.amax(1).view(b, 1, h, w)
+    best: Tensor = similarity.amax(1).view(b, 1, h, w)
+    return best
 
 
 def prior_mask(f4: Tensor, keys: Tensor) -> Tensor:

@@ -189,17 +189,21 @@ class NTRENet(FewShotNetwork):
     @property
     def final_bias(self) -> Tensor:
         """Of the head's classifier."""
-        bias = self.head.classifier[-1].bias
-        assert isinstance(bias, Tensor)
-        return bias
+        return _last_bias(self.head.classifier)
 
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """Final, BG and initial logits, each with the bias of its classifier."""
-        pairs = [(prediction.logits, self.head.classifier)]
+        pairs = [(prediction.logits, self.final_bias)]
         if self.bgmm is not None and prediction.bg_logits is not None:
-            pairs.append((prediction.bg_logits, self.bgmm.classifier))
+            pairs.append((prediction.bg_logits, _last_bias(self.bgmm.classifier)))
         for stage, logits in zip(self.stages, prediction.initial_logits, strict=False):
             assert isinstance(stage, Stage)
             assert stage.initial is not None
-            pairs.append((logits, stage.initial))
-        return [(logits, layers[-1].bias) for logits, layers in pairs]
+            pairs.append((logits, _last_bias(stage.initial)))
+        return pairs
+
+
+def _last_bias(layers: nn.Sequential) -> Tensor:
+    bias = layers[-1].bias
+    assert isinstance(bias, Tensor)
+    return bias

@@ -72,4 +72,5 @@ def _small(margin: Float, label: NDArray[np.uint8], box: Letterbox) -> tuple[Flo
     step = max(1, max(label.shape) // _SIDE)
     rows = back_map(box.height, box.inner_height, box.size, margin.shape[0])[step // 2 :: step]
     columns = back_map(box.width, box.inner_width, box.size, margin.shape[1])[step // 2 :: step]
-    return rows @ margin @ columns.T, label[step // 2 :: step, step // 2 :: step]
+    small = np.asarray(rows @ margin @ columns.T, np.float32)
+    return small, label[step // 2 :: step, step // 2 :: step]

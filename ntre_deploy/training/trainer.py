@@ -109,9 +109,8 @@ class Trainer:
             self.optimiser = torch.optim.AdamW(groups, options.rate, weight_decay=options.weight_decay)
         self.average: AveragedModel | None = None
         if options.average:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(options.average), use_buffers=True
-            )
+            average = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         self.trained = trained
         negatives = config.contrastive if config.model.uses_bg else None
         self.bank = None if negatives is None else PrototypeBank(negatives)
@@ -232,7 +231,7 @@ class Trainer:
             return found
         labels = batch["support_labels"]
         flat = self.model.as_support(Features(*(f.flatten(0, 1) for f in found)), labels.flatten(0, 1))
-        return Features(*(f.unflatten(0, labels.shape[:2]) for f in flat))
+        return Features(*(f.view(*labels.shape[:2], *f.shape[1:]) for f in flat))
 
     def _photos(self, number: int) -> tuple[str, list[str]]:
         """Query and supports of an episode, for messages."""
@@ -246,7 +245,8 @@ class Trainer:
         """What checkpoints hold: the model, or the running average of its weights."""
         if self.average is None:
             return self.model
-        averaged: FewShotNetwork = self.average.module
+        averaged = self.average.module
+        assert isinstance(averaged, FewShotNetwork)
         return averaged
 
     def _losses(self, prediction: Prediction, batch: Item) -> dict[str, Tensor]:

@@ -171,7 +171,9 @@ def evaluate_ways(
     """
     if not episodes.episodes:
         raise InputError("There are no episodes to evaluate; draw at least one.")
-    joint, alone, confusion = [], [], []
+    joint: list[Counts] = []
+    alone: list[Counts] = []
+    confusion: list[Counts] = []
     kept: list[WaysPicture] = []
     for number, episode in enumerate(episodes.episodes):
         supports = read_supports(dataset, episode, number)

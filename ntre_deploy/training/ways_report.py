@@ -13,7 +13,8 @@ from ntre_deploy.data.ways import IGNORE, WaysSet
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluation_report import SEED, Pixels, build_report, metric, percent, signed, write_json
-from ntre_deploy.training.ways import FOUND, Counts, Vanished, WaysEvaluation, WaysPicture
+from ntre_deploy.training.evaluator import Counts
+from ntre_deploy.training.ways import FOUND, Vanished, WaysEvaluation, WaysPicture
 
 # a matrix of more classes does not fit a terminal; the report has it
 _SHOWN = 8
