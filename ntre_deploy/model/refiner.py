@@ -116,8 +116,8 @@ class Corrector(nn.Module):
         detail = [8 * (m3 - 0.02)]
         for x, pair in ((n3, (target3, ground3)), (unit(f2), None)):
             grid = (x.shape[2], x.shape[3])
-            spread = self.sharp[-1] * (resize(own, grid) - self.threshold)
-            first, second = self._own(x, spread, pooled(shown, grid))
+            decision = self.sharp[-1] * (resize(own, grid) - self.threshold)
+            first, second = self._own(x, decision, pooled(shown, grid))
             if pair is not None:
                 both = [cosines(x, mine + unit(theirs, 2)) for mine, theirs in zip((first, second), pair, strict=True)]
                 detail.append(8 * (both[0] - both[1]))
