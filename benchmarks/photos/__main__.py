@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,13 @@ def _matcher(config: TrainConfig, train: Dataset, fold: int) -> FewShotNetwork:
         MatcherConfig(backbone=config.model.backbone, input_size=config.model.input_size),
     )
     base = base_classes(len(train.class_names), fold, "interleaved")
-    episodes = sample_episodes(train, usable_classes(train, base, 1), 1, CALIBRATION_EPISODES, EPISODE_SEED + 1)
-    calibrate_threshold(model, train, episodes)
+    drawn = [
+        sample_episodes(train, usable_classes(train, base, shots), shots, CALIBRATION_EPISODES, EPISODE_SEED + 1)
+        for shots in SHOTS
+    ]
+    # one threshold for any number of shots, as the refiner has
+    together = replace(drawn[0], episodes=tuple(e for part in drawn for e in part.episodes))
+    calibrate_threshold(model, train, together)
     return model
 
 

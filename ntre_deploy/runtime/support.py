@@ -37,7 +37,8 @@ class SupportMemory:
         prototype: float32 [C], mean over the shots.
         keys: for each shot float32 [D, M], L2-normalised columns, only positions inside the mask.
         model: id of the model that made it; another model's queries cannot use it.
-        calibration: what makes its margins comparable with those of the classes that it was encoded with.
+        calibration: what makes its margins comparable with those of the classes that it was encoded with; None where
+            it was encoded alone.
         shot_scores: for each shot the IoU of its mask with the one that the other shots give, in [0, 1]; None with one
             shot, or where it was not computed.
     """
@@ -46,7 +47,7 @@ class SupportMemory:
     prototype: Float
     keys: tuple[Float, ...]
     model: str
-    calibration: Calibration = NEUTRAL
+    calibration: Calibration | None = None
     shot_scores: tuple[float, ...] | None = None
 
     @property
@@ -55,8 +56,8 @@ class SupportMemory:
         return len(self.keys)
 
     def uncalibrated(self) -> "SupportMemory":
-        """The same memory with the neutral calibration."""
-        return replace(self, calibration=NEUTRAL)
+        """The same memory without its calibration."""
+        return replace(self, calibration=None)
 
     def save(self, path: str | Path) -> None:
         """Write the memory as safetensors, whole or not at all.
@@ -70,10 +71,10 @@ class SupportMemory:
             "version": VERSION,
             "name": self.name,
             "model": self.model,
-            "offset": self.calibration.offset,
-            "scale": self.calibration.scale,
             "shot_scores": self.shot_scores,
         }
+        if self.calibration is not None:
+            content |= self.calibration._asdict()
         metadata = {_KEY: json.dumps(content, sort_keys=True)}  # several entries would be ordered at random
         with atomic_file(Path(path)) as temporary, saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
@@ -111,19 +112,22 @@ class SupportMemory:
         )
         if not right:
             raise InputError(f"{path} does not hold the arrays of a support memory; make it again.")
-        offset, scale = _number(content.get("offset", 0.0)), _number(content.get("scale", 1.0))
-        if offset is None or scale is None or scale <= 0:
-            raise InputError(
-                f"{path} holds a calibration that cannot be (offset {content.get('offset')}, scale "
-                f"{content.get('scale')}); a finite offset and a scale above 0 are expected: make it again."
-            )
+        calibration = None
+        if "offset" in content or "scale" in content:
+            offset, scale = _number(content.get("offset", 0.0)), _number(content.get("scale", 1.0))
+            if offset is None or scale is None or scale <= 0:
+                raise InputError(
+                    f"{path} holds a calibration that cannot be (offset {content.get('offset')}, scale "
+                    f"{content.get('scale')}); a finite offset and a scale above 0 are expected: make it again."
+                )
+            calibration = Calibration(offset, scale)
         scores = _scores(content.get("shot_scores"), len(keys))
         if scores is None and content.get("shot_scores") is not None:
             raise InputError(
                 f"{path} holds shot scores that cannot be; {len(keys)} numbers from 0 to 1 are expected: make it again."
             )
         name, model = str(content.get("name", "")), str(content.get("model", ""))
-        return cls(name, prototype, tuple(keys), model, Calibration(offset, scale), scores)
+        return cls(name, prototype, tuple(keys), model, calibration, scores)
 
 
 def _content(text: str) -> dict[str, object]:
@@ -177,4 +181,5 @@ def calibrations(memory: SupportMemory | Sequence[SupportMemory]) -> list[Calibr
     """What the margins of these classes are compared by: neutral for one class, and where any was never calibrated."""
     memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
     found = [m.calibration for m in memories]
-    return [NEUTRAL] * len(found) if len(found) < 2 or NEUTRAL in found else found
+    known = [c for c in found if c is not None]
+    return known if len(known) == len(found) > 1 else [NEUTRAL] * len(found)
