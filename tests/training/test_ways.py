@@ -159,7 +159,8 @@ def test_no_episodes_and_labels_that_do_not_fit_are_refused() -> None:
         evaluate_ways(high, DATA, episodes)
 
 
-def test_checkpoint_and_bundle_count_alike(tiny_checkpoint: Path, exported: Path) -> None:
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_checkpoint_and_bundle_count_alike(tiny_checkpoint: Path, exported: Path, calibrate: bool) -> None:
     from ntre_deploy.export.torch_engines import FullNetwork
     from ntre_deploy.model.checkpoint import load_checkpoint
     from ntre_deploy.runtime.image import InputSpec
@@ -168,7 +169,7 @@ def test_checkpoint_and_bundle_count_alike(tiny_checkpoint: Path, exported: Path
 
     network = FullNetwork(load_checkpoint(tiny_checkpoint).model, InputSpec(65))
     episodes = drawn(shots=2, count=2)
-    runs = network_ways(network, False), segmenter_ways(Segmenter.load(exported, "onnx-cpu"), False)
+    runs = network_ways(network, calibrate), segmenter_ways(Segmenter.load(exported, "onnx-cpu"), calibrate)
     ours, theirs = (evaluate_ways(run, DATA, episodes) for run in runs)
     pixels = ours.matrix.sum()
     assert np.abs(ours.matrix - theirs.matrix).sum() < 0.01 * pixels
