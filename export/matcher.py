@@ -50,10 +50,11 @@ class QueryGraph(QueryBase):
     def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
         """See `QueryBase`."""
         f4 = f4 if self.adapter is None else self.adapter(f4)
-        background, target = two_way(f3, f4, prototypes[None], self.fine)
+        score = two_way(f3, f4, prototypes[None], self.fine)
         if self.nearest:
-            target = target + self.nearest * resize(nearest_key(f4, keys, self.dtype), self.feature)
-        return self.scale * torch.stack([background, target], 2) + self.bias.view(2, 1, 1)
+            score = score + self.nearest * resize(nearest_key(f4, keys, self.dtype), self.feature)
+        margin = self.scale * score
+        return torch.stack([-margin / 2, margin / 2], 2) + self.bias.view(2, 1, 1)
 
 
 def nearest_key(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:

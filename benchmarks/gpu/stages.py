@@ -232,18 +232,17 @@ def inductor(stage: Stage, backbone: str) -> None:
 
 def demo(stage: Stage, _: str) -> None:
     """mIoU and masks of the demo model: the same files on every engine here, and on PyTorch in fp32."""
-    from importlib.resources import as_file, files
-
     from ntre_deploy.bench.session import Plan
     from ntre_deploy.cli.bench import run
-    from ntre_deploy.cli.demo import CHECKPOINT, SCENES
+    from ntre_deploy.cli.demo import SCENES
     from ntre_deploy.cli.episodes import Draw
+    from ntre_deploy.model.registry import asset_file
 
-    with as_file(files("ntre_deploy") / "assets" / CHECKPOINT) as checkpoint:
-        bundle = _export(stage, checkpoint, "demo.ntre")
-        draw = Draw(SCENES, shots=1, count=2 if stage.quick else 96, seed=0, quiet=True)
-        much = Plan(seconds=0, samples=1, threads=8, workers=0, memory=False, pictures=0)
-        report = run([bundle], [checkpoint], draw, much, as_json=True)
+    checkpoint = asset_file("demo")
+    bundle = _export(stage, checkpoint, "demo.ntre")
+    draw = Draw(SCENES, shots=1, count=2 if stage.quick else 96, seed=0, quiet=True)
+    much = Plan(seconds=0, samples=1, threads=8, workers=0, memory=False, pictures=0)
+    report = run([bundle], [checkpoint], draw, much, as_json=True)
     for system in report["systems"]:
         stage.tell(f"{system['name']} {system['precision']}", {k: system[k] for k in ("accuracy", "parity")})
     stage.tell("not run", report["skipped"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ntre_deploy.bench.systems import CACHED, FULL, System, Wanted, build_systems, find_checkpoint, open_engines
 from ntre_deploy.errors import InputError
+from ntre_deploy.model.registry import checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.image import InputSpec
 
@@ -54,6 +55,7 @@ def find_bundles(folders: Sequence[Path], checkpoints: Sequence[Path]) -> Opened
     for folder in folders:
         bundle = Bundle.open(folder)
         opened.bundles[_unused(bundle.manifest.name, opened.bundles)] = bundle
+    checkpoints = [checkpoint_file(given) for given in checkpoints]
     left = list(checkpoints)
     for name, bundle in opened.bundles.items():
         if len(opened.bundles) == 1 and len(checkpoints) == 1:
@@ -79,9 +81,8 @@ def _matching(bundle: Bundle, checkpoints: Sequence[Path]) -> Path | None:
     for path in checkpoints:
         try:
             return find_checkpoint(bundle, path)
-        except InputError:
-            if not path.is_file():
-                raise
+        except InputError:  # that of another bundle
+            continue
     return None
 
 

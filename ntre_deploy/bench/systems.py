@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.files import sha256
-from ntre_deploy.model.registry import MODELS, checkpoint_file
+from ntre_deploy.model.registry import MODELS, asset_file, checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
 from ntre_deploy.runtime.engines import (
@@ -170,7 +170,7 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
         if path.is_file() and os.access(path, os.R_OK) and sha256(path) == wanted:
             return path
     for name in MODELS:
-        path = checkpoint_file(name)
+        path = asset_file(name)
         if sha256(path) == wanted:
             return path
     raise InputError(

@@ -30,11 +30,11 @@ def command(
     from ntre_deploy.bench.session import Plan
     from ntre_deploy.files import check_folder
     from ntre_deploy.model.checkpoint import load_checkpoint
-    from ntre_deploy.model.registry import MODELS, checkpoint_file
+    from ntre_deploy.model.registry import MODELS, asset_file
     from ntre_deploy.runtime.segmenter import Segmenter
 
     check_folder(out)
-    checkpoint = checkpoint_file("demo")
+    checkpoint = asset_file("demo")
     origin = load_checkpoint(checkpoint).origin
     photos = MODELS["photos"].missing is None
     steps = 4 if photos else 3
@@ -52,7 +52,7 @@ def command(
         print(f"for photos there is another model: {MODELS['photos'].missing}")
         return
     print(f"4/{steps} the model for photos: a bus, shown once, in another street")
-    export.command(Path("photos"), out=out / "photos.ntre", precision=["fp32"], force=True)
+    export.command(asset_file("photos"), out=out / "photos.ntre", precision=["fp32"], force=True)
     with as_file(files("ntre_deploy") / "assets" / "photos") as pictures:
         shot = f"bus={pictures / 'bus.jpg'},{pictures / 'bus_mask.png'}"
         segment.command(

@@ -94,7 +94,7 @@ def command(
 
     Example: ntre eval model.safetensors --dataset coco:val.json --out results
     """
-    from ntre_deploy.model.registry import checkpoint_file
+    from ntre_deploy.model.registry import MODELS, checkpoint_file
     from ntre_deploy.training.evaluation_report import PROTOCOLS
 
     one_of(protocol, PROTOCOLS, "Protocol")
@@ -104,7 +104,8 @@ def command(
             f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
         )
     check_calibrate(ways, calibrate)
-    if not target.exists():
+    named = str(target) in MODELS and target.is_dir() and not (target / "manifest.json").is_file()
+    if named or not target.exists():
         if target.suffix == ".ntre":
             raise InputError(f"Bundle {target} does not exist; make one with `ntre export CHECKPOINT --out {target}`.")
         target = checkpoint_file(target)

@@ -37,11 +37,11 @@ def command(
     form: Annotated[str, typer.Option("--form", metavar="NAME", help="NTRENet: released or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
     size: Annotated[
-        int | None, typer.Option("--size", metavar="N", help="Input side, 8k + 1. (default: 473; matcher 385)")
+        int | None, typer.Option("--size", metavar="N", help="Input side, 8k + 1. (default: 473; other heads 385)")
     ] = None,
     stride: Annotated[int | None, typer.Option("--stride", metavar="N", help="efficientnet_lite0: 32, 16, 8.")] = None,
-    width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of the head.")] = 256,
-    bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="Pyramid bins.")] = "60,30,15,8",
+    width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of NTRENet's head.")] = 256,
+    bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="NTRENet's pyramid bins.")] = "60,30,15,8",
     calibrate_on: Annotated[
         str | None,
         typer.Option("--calibrate-on", metavar="SPEC", help="Photos that set the threshold of a matcher."),
@@ -81,7 +81,7 @@ def command(
         make = NTRENetConfig.released if form == "released" else NTRENetConfig.paper
         config = make(backbone=backbone, input_size=size, width=width, bins=sides)
     else:
-        config = HEADS[head].config.from_dict({"backbone": backbone, "input_size": size})
+        config = HEADS[head].config.from_dict({"backbone": backbone, "input_size": size, "stride": stride})
     if calibrate_on is not None and not config.training_free:
         raise InputError(f"--calibrate-on is for a head that needs no training; leave it out beside --head {head}.")
     model, origin = import_weights(source, config, seed, stride)

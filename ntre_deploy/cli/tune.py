@@ -66,7 +66,7 @@ def command(
         raise InputError(f"--rate is {rate}; it must be above 0 and at most 1.")
     source = checkpoint_file(base)
     spec = photos
-    if photos.partition(":")[0] not in KINDS:
+    if Path(photos).exists() or photos.partition(":")[0] not in KINDS:
         spec = f"{'coco' if photos.endswith('.json') else 'folder'}:{photos}"
     with reading_masks(as_json) as reading:
         dataset = open_dataset(spec, progress=reading)

@@ -22,8 +22,8 @@ VERSION = 1
 _KEY = "ntre"
 # a counter that no computation of a frozen BatchNorm reads; torchvision's older files lack it too
 _COUNTER = "num_batches_tracked"
-# a file name of another machine would mean nothing here
-_LENDERS = ("package:", "torchvision:")
+# a file name of another machine would mean nothing here, and loading must not download
+_LENDER = "package:"
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _borrowed(source: str, config: ModelConfig) -> dict[str, Tensor]:
     """The backbone's tensors of a named source of weights, under a checkpoint's names."""
-    from ntre_deploy.model.weights import import_weights
+    from ntre_deploy.model.weights import lent_backbone
 
-    if not source.startswith(_LENDERS):
-        raise InputError(f"A backbone can be borrowed from {' or '.join(_LENDERS)}NAME, not from '{source}'.")
-    found = import_weights(source, config)[0].state_dict()
-    return {k: v for k, v in found.items() if k.startswith("backbone.") and not k.endswith(_COUNTER)}
+    if not source.startswith(_LENDER):
+        raise InputError(f"A backbone can be borrowed from {_LENDER}NAME, not from '{source}'.")
+    found = lent_backbone(source, config).state_dict()
+    return {f"backbone.{name}": tensor for name, tensor in found.items() if not name.endswith(_COUNTER)}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

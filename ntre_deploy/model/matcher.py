@@ -58,10 +58,10 @@ class Matcher(FewShotNetwork):
     def decode(self, query: Query, supports: list[Support]) -> Prediction:
         """See `FewShotNetwork.decode`."""
         prototype = torch.stack([s.prototype for s in supports]).mean(0)
-        background, target = two_way(query.feature, query.f4, prototype[:, None], self.config.fine)
+        score = two_way(query.feature, query.f4, prototype[:, None], self.config.fine)
         best = torch.stack([best_cosine(query.f4, s.keys) for s in supports]).mean(0)
-        target = target + self.config.nearest * resize(best, (target.shape[2], target.shape[3]))
-        logits = self.scale * torch.cat([background, target], 1) + self.bias[None, :, None, None]
+        score = score + self.config.nearest * resize(best, (score.shape[2], score.shape[3]))
+        logits = two_class(self.scale * score) + self.bias[None, :, None, None]
         return Prediction(logits=logits, prior=best, query=query, prototype=prototype, supports=supports)
 
     @property
@@ -78,6 +78,11 @@ def support_masks(features: Features, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Target and background [B, 1, q, q] of a support's mask [B, H, W]: 1, and what is neither 1 nor 255 nor fill."""
     target, ignored = (quarter((mask == label).float()[:, None]) for label in (1, IGNORE))
     return target, (features.shown - target - ignored).clamp_min(0)
+
+
+def two_class(margin: Tensor) -> Tensor:
+    """A margin [B, 1, h, w] as logits [B, 2, h, w]."""
+    return torch.cat([-margin / 2, margin / 2], 1)
 
 
 def adapted(adapter: Adapter | None, features: Features) -> Features:

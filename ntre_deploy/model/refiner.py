@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ntre_deploy.model.config import RefinerConfig
-from ntre_deploy.model.matcher import SCALE, adapted, support_masks
+from ntre_deploy.model.matcher import SCALE, adapted, support_masks, two_class
 from ntre_deploy.model.matching import best_cosine, resize
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support
 from ntre_deploy.model.similarity import (
     Adapter,
     cosines,
+    margins,
     min_max,
     pooled,
     support_keys,
@@ -105,23 +106,22 @@ class Corrector(nn.Module):
         inside = (pooled(shown, size) > 0.5).float()
         n4, n3 = unit(f4), unit(f3)
         target, ground = cosines(n4, target4), cosines(n4, ground4)
-        m4, m3 = target - ground, cosines(n3, target3) - cosines(n3, ground3)
+        m4, m3 = margins(n4, target4, ground4), margins(n3, target3, ground3)
         coarse = resize(m3, size)
         score = m4 + self.fine * coarse
         own = score
         # prototypes again, from the query's own most certain places beside the support's
         for k in range(_ROUNDS):
             first, second = self._own(n4, self.sharp[k] * (own - self.threshold), inside)
-            own = cosines(n4, first + unit(target4, 2)) - cosines(n4, second + unit(ground4, 2)) + self.fine * coarse
+            own = margins(n4, first + unit(target4, 2), second + unit(ground4, 2)) + self.fine * coarse
         detail = [8 * (m3 - 0.02)]
         for x, pair in ((n3, (target3, ground3)), (unit(f2), None)):
             grid = (x.shape[2], x.shape[3])
             decision = self.sharp[-1] * (resize(own, grid) - self.threshold)
             first, second = self._own(x, decision, pooled(shown, grid))
             if pair is not None:
-                both = [cosines(x, mine + unit(theirs, 2)) for mine, theirs in zip((first, second), pair, strict=True)]
-                detail.append(8 * (both[0] - both[1]))
-            detail.append(4 * (cosines(x, first) - cosines(x, second)))
+                detail.append(8 * margins(x, first + unit(pair[0], 2), second + unit(pair[1], 2)))
+            detail.append(4 * margins(x, first, second))
         mean = (score * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
         maps = [
             8 * (score - self.threshold),
@@ -208,8 +208,3 @@ class Refiner(FewShotNetwork):
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
         """The final logits alone."""
         return [(prediction.logits, self.bias)]
-
-
-def two_class(margin: Tensor) -> Tensor:
-    """A margin [B, 1, h, w] as logits [B, 2, h, w]."""
-    return torch.cat([-margin / 2, margin / 2], 1)

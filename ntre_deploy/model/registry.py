@@ -58,7 +58,16 @@ def checkpoint_file(given: str | Path) -> Path:
     if str(given) not in MODELS:
         hint = did_you_mean(str(given), MODELS) or f" Models by name are {', '.join(MODELS)} (`ntre models`)."
         raise InputError(f"Checkpoint {given} does not exist or is not a file.{hint}")
-    found = Path(str(resources.files("ntre_deploy").joinpath("assets", MODELS[str(given)].asset)))
+    return asset_file(str(given))
+
+
+def asset_file(name: str) -> Path:
+    """The file of a model of `MODELS`, whatever lies in the working directory.
+
+    Raises:
+        InputError: this installation lacks it.
+    """
+    found = Path(str(resources.files("ntre_deploy").joinpath("assets", MODELS[name].asset)))
     if not found.is_file():
-        raise InputError(f"This installation lacks the model '{given}' ({found}); reinstall ntre_deploy.")
+        raise InputError(f"This installation lacks the model '{name}' ({found}); reinstall ntre_deploy.")
     return found

@@ -72,6 +72,16 @@ def cosines(feature: Tensor, prototypes: Tensor) -> Tensor:
     return values.view(feature.shape[0], -1, feature.shape[2], feature.shape[3])
 
 
+def margins(feature: Tensor, target: Tensor, background: Tensor) -> Tensor:
+    """Cosines to N target prototypes less those to N background prototypes [B or 1, N, D]: [B, N, h, w].
+
+    One product with the difference of the unit prototypes: the two cosines are alike, and in 16 bits each alone would
+    be rounded by as much as they differ.
+    """
+    values = (unit(target, 2) - unit(background, 2)) @ feature.flatten(2)
+    return values.view(feature.shape[0], -1, feature.shape[2], feature.shape[3])
+
+
 def support_prototypes(features: Sequence[Tensor], target: Tensor, background: Tensor) -> Tensor:
     """Unit means of each feature [B, D, h, w] over target and background [B, 1, q, q], side by side: [B, 2 sum(D)]."""
     parts = []
@@ -88,24 +98,22 @@ def support_keys(f4: Tensor, target: Tensor) -> Tensor:
     return unit(f4) * (near > least).float()
 
 
-def two_way(f3: Tensor, f4: Tensor, prototypes: Tensor, fine: float) -> tuple[Tensor, Tensor]:
-    """Scores of background and target: the cosine of layer 4, and `fine` times that of layer 3 on its finer grid.
+def two_way(f3: Tensor, f4: Tensor, prototypes: Tensor, fine: float) -> Tensor:
+    """How much nearer the target is than the background: by layer 4, and `fine` times by layer 3 on its finer grid.
 
     Args:
         f3, f4: features [B, D3, h3, w3] and [B, D4, h4, w4].
         prototypes: of `support_prototypes([f4, f3])`, [B or 1, N, 2 (D4 + D3)]; without `fine`, of `[f4]`.
 
     Returns:
-        Each [B, N, h3, w3]; without `fine`, [B, N, h4, w4].
+        [B, N, h3, w3]; without `fine`, [B, N, h4, w4].
     """
     d = f4.shape[1]
-    n4 = unit(f4)
-    target, background = cosines(n4, prototypes[..., :d]), cosines(n4, prototypes[..., d : 2 * d])
+    score = margins(unit(f4), prototypes[..., :d], prototypes[..., d : 2 * d])
     if not fine:
-        return background, target
-    n3, size, rest = unit(f3), (f3.shape[2], f3.shape[3]), prototypes[..., 2 * d :]
-    more = [cosines(n3, p) for p in rest.chunk(2, -1)]
-    return resize(background, size) + fine * more[1], resize(target, size) + fine * more[0]
+        return score
+    target, background = prototypes[..., 2 * d :].chunk(2, -1)
+    return resize(score, (f3.shape[2], f3.shape[3])) + fine * margins(unit(f3), target, background)
 
 
 def min_max(x: Tensor, inside: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.files import check_folder, sha256
+from ntre_deploy.model.backbones import build_backbone
 from ntre_deploy.model.backbones.efficientnet import EfficientNetLite0, MBConv
 from ntre_deploy.model.backbones.resnet import BasicBlock, Bottleneck
 from ntre_deploy.model.backbones.squeezenet import SqueezeNet
@@ -261,16 +262,34 @@ def import_weights(
         fill(model, {released_name(k, vgg=vgg): v for k, v in tensors.items()}, what)
         return model.eval(), origin | {"head": "trained"}
     model = _untrained(config, seed)
-    if isinstance(model.backbone, EfficientNetLite0):
-        tensors = model.backbone.from_package(tensors)
-    fill(model.backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
-    if isinstance(model.backbone, SqueezeNet):
-        model.backbone.rescale(*SQUEEZENET_SCALES)
-    elif isinstance(model.backbone, EfficientNetLite0):
-        model.backbone.rescale(LITE0_SCALE)
+    _fill_backbone(model.backbone, tensors, what)
     if config.training_free:
         return model, origin | {"head": "training-free"}
     return _balanced(model), origin | {"head": "untrained", "seed": seed}
+
+
+def lent_backbone(source: str, config: ModelConfig) -> nn.Module:
+    """The backbone of `config` with the weights of a package, as `import_weights` leaves it.
+
+    Args:
+        source: `package:BACKBONE`.
+
+    Raises:
+        InputError, EngineError: as `packaged_weights`, or the weights are of another backbone.
+    """
+    backbone = build_backbone(config)
+    _fill_backbone(backbone, read_state_dict(packaged_weights(source)), f"Weights {source}")
+    return backbone
+
+
+def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    if isinstance(backbone, EfficientNetLite0):
+        tensors = backbone.from_package(tensors)
+    fill(backbone, {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIERS)}, what)
+    if isinstance(backbone, SqueezeNet):
+        backbone.rescale(*SQUEEZENET_SCALES)
+    elif isinstance(backbone, EfficientNetLite0):
+        backbone.rescale(LITE0_SCALE)
 
 
 def _network(config: ModelConfig) -> FewShotNetwork:

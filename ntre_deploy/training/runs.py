@@ -71,12 +71,13 @@ class NetworkRun:
 class StoredFeatures:
     """The features of a frozen backbone for photos that are run again and again, computed once for all heads on it.
 
-    Photos are known by the identity of their arrays, which a `CachedDataset` keeps.
+    Photos are known by the identity of their arrays, which a `CachedDataset` keeps; all of them stay in memory.
     """
 
     def __init__(self, model: "FewShotNetwork") -> None:
         self.model, self.spec = model.eval(), input_spec(model.config)
-        self._kept: dict[int, tuple[Features, Letterbox]] = {}
+        # with the photo itself, so that no other array gets its identity
+        self._kept: dict[int, tuple[Pixels, Features, Letterbox]] = {}
 
     def of(self, photo: Pixels) -> "tuple[Features, Letterbox]":
         """Features [1, C, h, w] of a uint8 photo [H, W, 3], and its geometry."""
@@ -85,11 +86,17 @@ class StoredFeatures:
         if id(photo) not in self._kept:
             pixels, box = prepare_image(photo, self.spec)
             with torch.inference_mode():
-                self._kept[id(photo)] = self.model.query_features(torch.from_numpy(pixels)[None]), box
-        return self._kept[id(photo)]
+                features = self.model.query_features(torch.from_numpy(pixels)[None])
+            self._kept[id(photo)] = photo, features, box
+        _, features, box = self._kept[id(photo)]
+        return features, box
 
     def logits(self, model: "FewShotNetwork", query: Pixels, shots: Shots) -> tuple[NDArray[np.float32], Letterbox]:
-        """Logits [1, 2, h, w] of a model with this backbone, and the query's geometry."""
+        """Logits [1, 2, h, w] of a model with this backbone, and the query's geometry.
+
+        Raises:
+            InputError: the network gave NaN or infinity.
+        """
         import torch
 
         with torch.inference_mode():
@@ -98,7 +105,10 @@ class StoredFeatures:
             for image, mask in shots:
                 label = torch.from_numpy(prepare_mask(mask, self.spec))[None]
                 supports.append(model.encode_support(model.as_support(self.of(image)[0], label), label))
-            return _array(model.decode(model.encode_query(features), supports).logits), box
+            logits = _array(model.decode(model.encode_query(features), supports).logits)
+        if not np.isfinite(logits).all():
+            raise InputError("The network gave NaN or infinity; take an earlier checkpoint.")
+        return logits, box
 
     def run(self, model: "FewShotNetwork") -> Run:
         """What `evaluate` runs: a model with this backbone."""

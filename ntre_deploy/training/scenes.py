@@ -35,12 +35,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class StoredScene:
-    """Features [1, C, h, w] in float16 and masks uint8 [N, S, S] of `classes`: 0, 1 and 255, also outside the image."""
+    """Features [1, C, h, w] in float16 and masks uint8 [N, S, S] of `classes`: 0, 1 and 255, also outside the image.
+
+    `own` are the classes of the photo itself, `pasted` those of what came from others.
+    """
 
     image_id: str
     features: Features
     masks: Pixels
     classes: tuple[int, ...]
+    own: frozenset[int]
     pasted: frozenset[int]
 
     def mask(self, class_id: int) -> Pixels:
@@ -77,20 +81,23 @@ class SceneStore:
         if self.scenes:
             return
         photos = labelled_photos(dataset, classes)
-        spec = input_spec(model.config)
-        training = model.training
+        spec, device = input_spec(model.config), next(model.parameters()).device
+        training, made = model.training, []
         model.eval()
         for turn in range(per_photo):
             for index in range(len(photos)):
-                # a generator of its own for each scene: which others there are does not matter
+                # a generator of its own for each scene: how many there are of each photo does not matter
                 rng = np.random.default_rng([_SCENE, turn, index])
                 scene = compose(photos, index, rng, plain=turn == 0)
                 pixels, _ = prepare_image(scene.image, spec)
-                features = model.query_features(torch.from_numpy(pixels)[None])
+                features = model.query_features(torch.from_numpy(pixels)[None].to(device))
                 masks = np.stack([_letterboxed(mask, spec) for mask in scene.masks])
-                kept = Features(*(f.half() for f in features))
-                self.scenes.append(StoredScene(scene.image_id, kept, masks, scene.classes, scene.pasted))
+                kept = Features(*(f.half().cpu() for f in features))
+                own = frozenset(photos[index].classes)
+                made.append(StoredScene(scene.image_id, kept, masks, scene.classes, own, scene.pasted))
                 progress(turn * len(photos) + index + 1, per_photo * len(photos))
+        # whole or not at all: a store that was filled half-way would be taken for a filled one
+        self.scenes = made
         model.train(training)
 
 
@@ -98,7 +105,8 @@ class SceneEpisodes(TorchDataset[Item]):
     """Episodes by number: what one is depends on seed and number alone.
 
     Args:
-        store: filled; scenes with pasted objects of other classes than `classes` are left out.
+        store: filled; left out are scenes of photos that show none of `classes`, and scenes with pasted objects of
+            others.
         classes: to learn from.
         shots: fewest and most supports; each step of `batch` episodes draws one number.
     """
@@ -113,7 +121,7 @@ class SceneEpisodes(TorchDataset[Item]):
     ) -> None:
         self.shots, self.seed, self.batch = shots, seed, batch
         wanted = set(classes)
-        self.scenes = [s for s in store.scenes if s.pasted <= wanted and wanted & set(s.classes)]
+        self.scenes = [s for s in store.scenes if s.pasted <= wanted and wanted & s.own]
         self.members: dict[int, list[int]] = {}
         for number, scene in enumerate(self.scenes):
             for c in set(scene.classes) & wanted:

@@ -92,6 +92,11 @@ def start_model(config: TrainConfig, init: Path | None = None, start: Path | Non
         return model
     if start is not None:
         ours, theirs = options.to_dict(), before.config.to_dict()
+        if ours["head"] != theirs["head"]:
+            raise InputError(
+                f"Checkpoint {start} has the head {theirs['head']}, the config asks for {ours['head']}; take its "
+                "backbone alone with --init."
+            )
         if different := [name for name in ours if ours[name] != theirs[name] and name not in _FREE]:
             raise InputError(
                 f"Checkpoint {start} has another {different[0]} ({theirs[different[0]]}) than the config "

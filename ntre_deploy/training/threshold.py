@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
+from ntre_deploy.errors import InputError
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.image import Letterbox, back_map
 from ntre_deploy.training.metrics import IGNORE
@@ -38,7 +39,7 @@ def calibrate_threshold(
         The mIoU at that threshold, in [0, 1].
 
     Raises:
-        InputError: an image or a mask cannot be read.
+        InputError: an image or a mask cannot be read, or the network tells no places apart.
     """
     stored = StoredFeatures(model)
     margins: list[Float] = []
@@ -53,6 +54,8 @@ def calibrate_threshold(
         progress()
     classes = np.array([e.class_id for e in episodes.episodes])
     edges = np.unique(np.quantile(np.concatenate(margins), np.linspace(0, 1, _BINS + 1)))[1:-1]
+    if not len(edges):
+        raise InputError("All margins are equal, so no threshold tells the target; take another checkpoint.")
     scores = []
     for c in np.unique(classes):
         own = np.flatnonzero(classes == c)

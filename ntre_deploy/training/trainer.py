@@ -338,6 +338,7 @@ class Trainer:
         config = self.config.to_dict()
         # a spec may hold paths of this machine, and checkpoints travel
         del config["data"]["dataset"], config["run"]["validate_on"]
+        config["model"] = self.model.config.to_dict()  # with the mean and std of its weights
         origin: dict[str, Any] = {
             "head": "trained",
             "trained_by": "ntre train",

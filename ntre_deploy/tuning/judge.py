@@ -13,6 +13,8 @@ from ntre_deploy.tuning.split import PhotoSplit
 
 # supports of each episode at most: as many as people annotate
 SHOTS = 5
+# of fewer photos, a few that go well by chance would do
+LEAST_JUDGED = 4
 # held-out photos are few, and which supports meet them matters
 _DRAWS = 3
 
@@ -53,11 +55,12 @@ class Gain:
 
     value: float
     interval: Interval
+    photos: int
 
     @property
     def certain(self) -> bool:
-        """Whether the whole interval lies above 0."""
-        return self.interval.low > 0
+        """Whether the whole interval lies above 0, over photos enough for an interval to mean anything."""
+        return self.interval.low > 0 and self.photos >= LEAST_JUDGED
 
 
 def gain(before: Evaluation, after: Evaluation) -> Gain:
@@ -65,4 +68,4 @@ def gain(before: Evaluation, after: Evaluation) -> Gain:
     one, two = (
         draw([(int(c), *row) for c, row in zip(e.classes, e.counts.tolist(), strict=True)]) for e in (before, after)
     )
-    return Gain(after.miou - before.miou, interval(two.miou - one.miou))
+    return Gain(after.miou - before.miou, interval(two.miou - one.miou), len(before.classes))

@@ -8,6 +8,7 @@ from rich.table import Table
 from ntre_deploy.data.images import Pixels
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluator import LEVEL, Evaluation, Picture
+from ntre_deploy.tuning.judge import LEAST_JUDGED
 from ntre_deploy.tuning.run import Tuned
 from ntre_deploy.tuning.split import ENOUGH, LEAST
 
@@ -29,7 +30,7 @@ def table(tuned: Tuned) -> Table:
         result.add_row(tuned.names[c], str(photos), str(len(held)), _percent(_share(tuned.after, c)), *ious)
     result.add_section()
     split = tuned.split
-    learned, held_out = (sum(map(len, group.values())) for group in (split.learn, split.held_out))
+    learned, held_out = (len({i for ids in group.values() for i in ids}) for group in (split.learn, split.held_out))
     means = [_percent(found.miou) for found in columns.values()]
     result.add_row("mean IoU", str(learned + held_out), str(held_out), _percent(tuned.after.all_foreground), *means)
     return result
@@ -38,9 +39,10 @@ def table(tuned: Tuned) -> Table:
 def verdict(tuned: Tuned) -> str:
     """One line: the gain with its interval."""
     low, high = tuned.gain.interval
+    few = f"; fewer than {LEAST_JUDGED} are too few to be sure" if tuned.gain.photos < LEAST_JUDGED else ""
     return (
-        f"{100 * tuned.gain.value:+.1f} points on held-out photos ({LEVEL:.0%} interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f}, paired)"
+        f"{100 * tuned.gain.value:+.1f} points on {tuned.gain.photos} held-out photos ({LEVEL:.0%} interval "
+        f"{100 * low:+.1f} to {100 * high:+.1f}, paired{few})"
     )
 
 
@@ -55,6 +57,8 @@ def notes(tuned: Tuned) -> list[str]:
     if few:
         shown = ", ".join(f"'{name}' {count}" for name, count in few.items())
         found.append(f"fewer than {ENOUGH} photos: {shown}; the figures of these mean little, add photos")
+    if unjudged := [tuned.names[c] for c in tuned.split.learn if c not in tuned.split.held_out]:
+        found.append(f"learned from but not judged, for want of photos to hold out: {', '.join(unjudged)}")
     if tuned.split.left_out:
         shown = ", ".join(f"'{tuned.names[c]}' {count}" for c, count in list(tuned.split.left_out.items())[:6])
         more = len(tuned.split.left_out) - 6

@@ -70,7 +70,7 @@ class Tuned:
     Attributes:
         names: class id -> name.
         before, after, matcher: of the base model, the tuned one, and the training-free matcher on the same backbone
-            (None where the base is a matcher itself).
+            (None where the base is a matcher itself, or of a size that a matcher does not take).
         gain: of `after` against `before`.
         checkpoint: the tuned model; None where it is not better.
     """
@@ -95,8 +95,12 @@ def tune(base: Path, dataset: Dataset, out: Path, options: TuneOptions, say: Say
 
     Raises:
         InputError: the photos are too few or cannot be read, or `out` holds something else.
+        EngineError: the base borrows its backbone from a package that is not installed.
         GateError: the training ends in NaN.
     """
+    check_folder(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} exists and is no folder; choose another --out.")
     photos = CachedDataset(dataset)
     split = split_photos(photos, options.seed)
     loaded = load_checkpoint(base)
@@ -111,8 +115,11 @@ def tune(base: Path, dataset: Dataset, out: Path, options: TuneOptions, say: Say
 
     before = measure("before", loaded.model)
     config = loaded.model.config
-    matcher = None if config.training_free else measure("matcher", _matcher(loaded.model))
-    model = build_network(config.for_tuning())
+    plain = None if config.training_free else _matcher(loaded.model)
+    matcher = None if plain is None else measure("matcher", plain)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = build_network(config.for_tuning())
     fill(model, model.state_dict() | loaded.model.state_dict(), f"Checkpoint {base}")
     learned = split.learned
     settings = _settings(model.config, len(learned), options)
@@ -161,13 +168,18 @@ def _settings(model: ModelConfig, photos: int, options: TuneOptions) -> TrainCon
     return TrainConfig(model=model, data=data, optimiser=optimiser, loss=loss, contrastive=None, run=run)
 
 
-def _matcher(model: FewShotNetwork) -> FewShotNetwork:
+def _matcher(model: FewShotNetwork) -> FewShotNetwork | None:
+    """The matcher on the same backbone; None where it does not take that input size."""
     config = model.config
     shared: dict[str, Any] = {
         name: getattr(config, name) for name in ("backbone", "stem", "stride", "mean", "std", "input_size")
     }
+    try:
+        options = MatcherConfig(**shared)
+    except InputError:
+        return None
     with torch.random.fork_rng(devices=[]):
-        matcher = build_network(MatcherConfig(**shared))
+        matcher = build_network(options)
     matcher.backbone.load_state_dict(model.backbone.state_dict())
     return matcher.eval()
 
@@ -201,9 +213,8 @@ def _claim(out: Path, what: dict[str, Any]) -> None:
                 f"remove {out / WORK}."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != WORK for path in out.iterdir()):
         raise InputError(f"{out} exists already and holds files; choose another --out.")
-    check_folder(out)
     (out / WORK).mkdir(parents=True, exist_ok=True)
     with atomic_file(claim) as temporary:
         temporary.write_text(json.dumps(what))

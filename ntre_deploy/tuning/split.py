@@ -1,6 +1,7 @@
 """Which photos a tune learns from, and which it is judged by: photos are held out, not classes."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Dataset
 from ntre_deploy.errors import InputError
 
+# all photos and their features stay in memory
+MOST = 2000
 # a support and a query to learn from, and one photo to be judged by
 LEAST = 3
 # from here on the figures begin to mean something
@@ -41,7 +44,8 @@ def split_photos(dataset: Dataset, seed: int = 0) -> PhotoSplit:
     A photo that several classes show, or that stands in the folders of several, goes to one side as a whole.
 
     Raises:
-        InputError: fewer than two classes have `LEAST` photos: with one class, nothing tells it from anything else.
+        InputError: fewer than two classes have `LEAST` photos (with one class, nothing tells it from anything else), or
+            there are more than `MOST`.
     """
     images = {c: list(dataset.images(c)) for c in dataset.class_names}
     usable = {c: found for c, found in images.items() if len(found) >= LEAST}
@@ -53,6 +57,9 @@ def split_photos(dataset: Dataset, seed: int = 0) -> PhotoSplit:
             f"{dataset.name} cannot be tuned on: it needs two classes or more with {LEAST} photos each ({ENOUGH} are "
             f"better) whose masks hold {MIN_TARGET_PIXELS} pixels of the target or more; it has {shown or 'none'}."
         )
+    count = len({image for found in usable.values() for image in found})
+    if count > MOST:
+        raise InputError(f"{dataset.name} has {count} photos; a tune takes at most {MOST}: give it a part of them.")
     groups = _same_photos(dataset, usable)
     members: dict[str, list[tuple[int, str]]] = {}
     for c, found in usable.items():
@@ -67,8 +74,9 @@ def split_photos(dataset: Dataset, seed: int = 0) -> PhotoSplit:
             photo = members[key]
             if all(image in held[c] for c, image in photo):
                 continue
-            fits = all(len(usable[c]) - len(held[c]) > 2 for c, _ in photo)
-            due = [len(held[c]) < wanted[c] if strict else not held[c] for c, _ in photo]
+            copies = Counter(c for c, _ in photo)
+            fits = all(len(usable[c]) - len(held[c]) - n >= 2 for c, n in copies.items())
+            due = [len(held[c]) < wanted[c] if strict else not held[c] for c in copies]
             if fits and (all(due) if strict else any(due)):
                 for c, image in photo:
                     held[c].append(image)

@@ -379,9 +379,10 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
     assert err.splitlines()[-1] == told
     assert not list((here / "run").glob(".*"))
     process = start("train", config, "--out", "run", cwd=here)
-    line = process.stderr.readline()
+    held_back, line = process.stderr.readline(), process.stderr.readline()
     process.kill()
     process.communicate()
+    assert held_back.startswith("held back (fold 0, interleaved), new in evaluation: ")
     assert line.startswith(f"step {saved + 1}/100000  ")
 
 

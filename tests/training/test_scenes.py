@@ -54,6 +54,9 @@ def test_no_scene_shows_an_object_that_was_cut_out_of_another_class(store: Scene
     assert 0 < len(found) < len(store.scenes)
     for scene in found.scenes:
         assert scene.pasted <= {0, 1, 2, 4}
+        # a photo of other classes alone may be one to be tested on, whatever was pasted into it
+        assert set(scene.classes[: len(scene.own)]) == scene.own
+        assert scene.own & {0, 1, 2, 4}
     assert set(found.members) <= {0, 1, 2, 4}
     assert all(found.scenes[k].area(c) >= 640 for c, members in found.members.items() for k in members)
 
