@@ -10,7 +10,7 @@ import torch
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import InputError
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.config import MatcherConfig, NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.training.config import DataOptions, RunOptions, TrainConfig
 from ntre_deploy.training.start import provenance, start_model, validation
@@ -59,6 +59,12 @@ def test_mean_and_std_come_from_the_checkpoint_and_prepare_the_episodes(tmp_path
 def test_start_needs_the_same_model(checkpoint: Path) -> None:
     other = replace(CONFIG, model=replace(MODEL, width=16))
     with pytest.raises(InputError, match=r"another width \(8\) than the config \(16\)"):
+        start_model(other, start=checkpoint)
+
+
+def test_start_needs_the_same_head(checkpoint: Path) -> None:
+    other = replace(CONFIG, model=MatcherConfig(backbone="squeezenet1_1", input_size=33))
+    with pytest.raises(InputError, match="has the head ntrenet, the config asks for matcher"):
         start_model(other, start=checkpoint)
 
 

@@ -40,6 +40,12 @@ def test_a_gain_everywhere_is_certain_though_photos_differ() -> None:
     assert abs(found.interval.low - 0.1) < 0.01
 
 
+def test_a_gain_of_three_photos_may_be_chance() -> None:
+    found = gain(evaluation([0.1, 0.8, 0.3]), evaluation([0.2, 0.9, 0.4]))
+    assert found.interval.low > 0
+    assert not found.certain
+
+
 def test_a_gain_of_one_photo_is_not() -> None:
     before = [0.5, 0.5, 0.5, 0.5]
     found = gain(evaluation(before), evaluation([0.9, 0.5, 0.5, 0.45]))

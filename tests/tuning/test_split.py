@@ -76,3 +76,17 @@ def test_queries_are_held_out_and_supports_are_not() -> None:
     for episode in found.episodes:
         assert set(episode.supports) <= set(split.learn[episode.class_id])
         assert len(set(episode.supports)) == len(episode.supports) == 5
+
+
+def test_copies_of_a_photo_in_one_class_do_not_empty_its_other_side() -> None:
+    album = Album({0: ["0/a/7", "0/b/7", "0/c/7", "0/8"], 1: [f"1/{n}" for n in range(20, 25)]})
+    for seed in range(8):
+        split = split_photos(album, seed)
+        assert len(split.learn[0]) >= 2
+        assert not {"0/a/7", "0/b/7", "0/c/7"} & set(split.held_out.get(0, []))
+
+
+def test_more_photos_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntre_deploy.tuning.split.MOST", 9)
+    with pytest.raises(InputError, match="has 10 photos; a tune takes at most 9"):
+        split_photos(Album({c: [f"{c}/{20 * c + n}" for n in range(5)] for c in range(2)}))
