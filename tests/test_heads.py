@@ -144,7 +144,7 @@ class TestMatcherWithKeys(HeadContract):
 def test_a_size_that_a_head_does_not_take_is_refused_at_export_too(tmp_path: Path) -> None:
     model, origin = import_weights("random:1", TestRefiner.config)
     save_checkpoint(tmp_path / "a.safetensors", model, origin)
-    with pytest.raises(InputError, match="Input size 89 does not fit the head refiner.*such as 65 or 97"):
+    with pytest.raises(InputError, match=r"Input size 89 does not fit the head refiner.*such as 65 or 97"):
         export_bundle(tmp_path / "a.safetensors", tmp_path / "a.ntre", ExportOptions(input_size=89))
     assert not (tmp_path / "a.ntre").exists()
 
