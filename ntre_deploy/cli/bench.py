@@ -12,12 +12,12 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.episodes import (
-    CalibrateOption,
     CountOption,
     DatasetOption,
     Draw,
     EpisodesOption,
     FoldOption,
+    NoCalibrateOption,
     SeedOption,
     ShotsOption,
     SplitOption,
@@ -55,7 +55,7 @@ def command(
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
     ways: WaysOption = None,
-    calibrate: CalibrateOption = True,
+    no_calibrate: NoCalibrateOption = False,
     count: CountOption = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
@@ -108,7 +108,7 @@ def command(
         against=None if against is None else read_baseline(against),
         max_slowdown=max_slowdown,
     )
-    check_calibrate(ways, calibrate)
+    check_calibrate(ways, not no_calibrate)
     draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, quiet=as_json)
     plan = Plan(
         seconds=seconds,
@@ -117,7 +117,7 @@ def command(
         workers=workers,
         memory=not no_memory,
         pictures=pictures if out is not None else 0,
-        calibrate=calibrate,
+        calibrate=not no_calibrate,
     )
     run(bundles, checkpoint or [], draw, plan, out=out, engines=engine or [], gates=gates, as_json=as_json)
 

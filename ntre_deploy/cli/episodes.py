@@ -29,7 +29,7 @@ DatasetOption = Annotated[
 ]
 EpisodesOption = Annotated[
     Path | None,
-    typer.Option("--episodes", metavar="FILE", help="Episodes to run; absent, it is written.", rich_help_panel=PANEL),
+    typer.Option("--episodes", metavar="FILE", help="To run; absent, it is written.", rich_help_panel=PANEL),
 ]
 # no defaults here: an existing episode file has its own values, and one that differs must be an error
 ShotsOption = Annotated[
@@ -38,7 +38,7 @@ ShotsOption = Annotated[
 ]
 CountOption = Annotated[
     int | None,
-    typer.Option("--count", metavar="N", min=1, help="How many. (default: 20; eval 1000)", rich_help_panel=PANEL),
+    typer.Option("--count", metavar="N", min=1, help="Default: 20; eval 1000.", rich_help_panel=PANEL),
 ]
 SeedOption = Annotated[
     int | None,
@@ -48,14 +48,8 @@ WaysOption = Annotated[
     int | None,
     typer.Option("--ways", metavar="N", min=1, help="Classes of each. (default: 1)", rich_help_panel=PANEL),
 ]
-CalibrateOption = Annotated[
-    bool,
-    typer.Option(
-        "--calibrate/--no-calibrate",
-        help="Make the margins of several classes comparable.",
-        rich_help_panel=PANEL,
-        show_default=False,
-    ),
+NoCalibrateOption = Annotated[
+    bool, typer.Option("--no-calibrate", help="Leave the margins of classes raw.", rich_help_panel=PANEL)
 ]
 FoldOption = Annotated[
     int | None,
@@ -63,9 +57,7 @@ FoldOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(
-        "--split", metavar="NAME", help="contiguous or interleaved. (default: the latter)", rich_help_panel=PANEL
-    ),
+    typer.Option("--split", metavar="NAME", help="contiguous or (default) interleaved.", rich_help_panel=PANEL),
 ]
 
 _SPLIT = "interleaved"

@@ -11,12 +11,12 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json
 from ntre_deploy.cli.episodes import (
-    CalibrateOption,
     CountOption,
     DatasetOption,
     Draw,
     EpisodesOption,
     FoldOption,
+    NoCalibrateOption,
     SeedOption,
     ShotsOption,
     SplitOption,
@@ -52,13 +52,13 @@ class _Target:
 
 def command(
     target: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Checkpoint, name or bundle folder.", show_default=False)
+        Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Or a name of `ntre models`.", show_default=False)
     ],
     dataset: DatasetOption = "procedural",
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
     ways: WaysOption = None,
-    calibrate: CalibrateOption = True,
+    no_calibrate: NoCalibrateOption = False,
     count: CountOption = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
@@ -103,7 +103,7 @@ def command(
         raise InputError(
             f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
         )
-    check_calibrate(ways, calibrate)
+    check_calibrate(ways, not no_calibrate)
     named = str(target) in MODELS and target.is_dir() and not (target / "manifest.json").is_file()
     if named or not target.exists():
         if target.suffix == ".ntre":
@@ -136,7 +136,7 @@ def command(
     }
     shown = pictures if out is not None else 0
     if several:
-        report, write = _several(opened, draw, told, shown, calibrate)
+        report, write = _several(opened, draw, told, shown, not no_calibrate)
     else:
         report, write = _one(opened, draw, told, shown, protocol)
     report["warnings"] += left_out

@@ -33,18 +33,18 @@ def command(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write (.safetensors).", show_default=False)],
-    head: Annotated[str, typer.Option("--head", metavar="NAME", help="ntrenet, matcher or refiner.")] = "ntrenet",
-    form: Annotated[str, typer.Option("--form", metavar="NAME", help="NTRENet: released or paper.")] = "released",
+    head: Annotated[str, typer.Option("--head", metavar="NAME", help="Or matcher, refiner.")] = "ntrenet",
+    form: Annotated[str, typer.Option("--form", metavar="NAME", help="Or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
     size: Annotated[
-        int | None, typer.Option("--size", metavar="N", help="Input side, 8k + 1. (default: 473; other heads 385)")
+        int | None, typer.Option("--size", metavar="N", help="8k + 1. (default: 473; other heads 385)")
     ] = None,
     stride: Annotated[int | None, typer.Option("--stride", metavar="N", help="efficientnet_lite0: 32, 16, 8.")] = None,
     width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of NTRENet's head.")] = 256,
-    bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="NTRENet's pyramid bins.")] = "60,30,15,8",
+    bins: Annotated[str, typer.Option("--bins", metavar="N,N", help="Of NTRENet.")] = "60,30,15,8",
     calibrate_on: Annotated[
         str | None,
-        typer.Option("--calibrate-on", metavar="SPEC", help="Photos that set the threshold of a matcher."),
+        typer.Option("--calibrate-on", metavar="SPEC", help="Photos for a matcher's threshold."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of a head without weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
@@ -52,14 +52,10 @@ def command(
 ) -> None:
     """Import a released NTRENet, or a backbone under an untrained head.
 
-    --head matcher puts a training-free head on the backbone: every pixel takes
-    the nearer of two support prototypes, target and background.
-
     The source is a state dict of the authors' code, a backbone under
-    torchvision's names, or torchvision:resnet50 (resnet101, resnet18, vgg16_bn,
-    squeezenet1_1; or with a tag, torchvision:resnet50:IMAGENET1K_V2), which
-    downloads ImageNet weights for `ntre train --init`. The backbone
-    package:efficientnet_lite0 comes with ntre_deploy[photos].
+    torchvision's names, torchvision:resnet50 (or another; or with a tag,
+    torchvision:resnet50:IMAGENET1K_V2), which downloads ImageNet weights, or
+    package:efficientnet_lite0. --head matcher makes a head without training.
 
     Example: ntre import-weights train_epoch_150.pth ntrenet.safetensors
     """

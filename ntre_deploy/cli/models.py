@@ -10,7 +10,9 @@ from ntre_deploy.cli.console import print_json
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
     """List the models that can be had by name, wherever a checkpoint is asked for.
 
-    Example: ntre export photos --out photos.ntre
+    Each is a checkpoint: ntre export photos --out photos.ntre
+
+    Example: ntre models --json
     """
     from ntre_deploy.model.registry import MODELS
 

@@ -30,26 +30,18 @@ def command(
         typer.Option("--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat it."),
     ] = None,
     memory: Annotated[
-        list[Path] | None, typer.Option("--memory", metavar="FILE", help="Saved support memory; repeat it.")
+        list[Path] | None, typer.Option("--memory", metavar="FILE", help="A saved class; repeat it.")
     ] = None,
     save_memory: Annotated[
-        Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save the classes for --memory.")
+        Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
-        typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco or page; repeat it."),
+        typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco, page."),
     ] = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate/--no-calibrate", help="Compare several classes by their supports.", show_default=False
-        ),
-    ] = True,
-    leave_one_out: Annotated[
-        bool,
-        typer.Option("--leave-one-out/--no-leave-one-out", help="Score shots by the others.", show_default=False),
-    ] = True,
+    no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Leave classes' margins raw.")] = False,
+    no_leave_one_out: Annotated[bool, typer.Option("--no-leave-one-out", help="Do not score shots.")] = False,
     every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.")] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
     dataset: Annotated[
@@ -117,8 +109,8 @@ def command(
         step("loading the bundle")
         segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
         step("encoding the supports")
-        encoded = segmenter.encode_supports(arrays, leave_one_out=leave_one_out, calibrate=calibrate)
-        memories = encoded + [item if calibrate else item.uncalibrated() for item in loaded]
+        encoded = segmenter.encode_supports(arrays, leave_one_out=not no_leave_one_out, calibrate=not no_calibrate)
+        memories = encoded + [item.uncalibrated() if no_calibrate else item for item in loaded]
     warning = None if dataset is not None else origin_warning(segmenter.model.origin)
     results: list[dict[str, Any]]
     if dataset is not None:

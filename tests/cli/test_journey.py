@@ -64,7 +64,9 @@ def test_segment_writes_a_mask_and_an_overlay_of_every_photo_at_its_size(
     two_way: SimpleNamespace, pictures: SimpleNamespace
 ) -> None:
     assert two_way.done.stdout == "wrote 3 masks and overlays to masks\nlook at masks/overview.html\n"
-    assert two_way.done.stderr.splitlines()[-1].startswith("engine: onnx-cpu fp32")
+    engine, warning = two_way.done.stderr.splitlines()[-2:]
+    assert engine.startswith("engine: onnx-cpu fp32")
+    assert warning.startswith("warning: the head of this model is untrained")
     masks = two_way.folder / "masks"
     expected = {f"{stem}{end}" for stem in pictures.sizes for end in (".png", ".overlay.png")}
     assert {p.name for p in masks.iterdir()} == expected | {"overview.html"}

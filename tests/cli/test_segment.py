@@ -202,7 +202,7 @@ def test_a_page_shows_what_the_json_says(
     done = call("segment", tiny.bundle, pictures.photos, *two, "--out", "o", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert set(told) == {"engine", "results", "page"}
+    assert set(told) == {"engine", "results", "page", "shot_scores", "warnings"}
     text = Path(told["page"]).read_text(encoding="utf-8")
     for result in told["results"]:
         assert f"<b>{Path(result['image']).name}</b>" in text
