@@ -79,11 +79,18 @@ def command(
                 _refuse_small(trainer.episodes, options.data)
         if processes.first:
             _clear(out)
-            if not quiet and (held := _held_back(data, options.data)):
-                note(held)
         start = saved_step(out / STATE)
         with training(start, trainer.steps, quiet) as report:
-            trainer.report = report
+            remarks = [] if quiet else [_held_back(data, options.data)]
+
+            def first_remarks(step: int, figures: dict[str, float]) -> None:
+                # not before there is something to report: an error comes alone
+                while remarks:
+                    if line := remarks.pop():
+                        note(line)
+                report(step, figures)
+
+            trainer.report = first_remarks
             progress = trainer.run()
     except KeyboardInterrupt:
         if processes.first:

@@ -65,6 +65,11 @@ class Matcher(FewShotNetwork):
         return Prediction(logits=logits, prior=best, query=query, prototype=prototype, supports=supports)
 
     @property
+    def rates(self) -> dict[str, float]:
+        """The scale lies around 20; the bias holds a threshold in logits, which a few photos must be able to move."""
+        return {"scale": 50, "bias": 20}
+
+    @property
     def final_bias(self) -> Tensor:
         """See `FewShotNetwork.final_bias`."""
         return self.bias

@@ -47,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     matcher = build_network(MatcherConfig(backbone="squeezenet1_1", input_size=97)).eval()
     matcher.backbone.load_state_dict(load_checkpoint(checkpoint_file("demo")).model.backbone.state_dict())
     with torch.no_grad():
-        matcher.final_bias[1] += 0.6
+        matcher.final_bias[1] += 2
     path = tmp_path_factory.mktemp("base") / "base.safetensors"
     save_checkpoint(path, matcher, {"head": "training-free"})
     return path
