@@ -66,7 +66,7 @@ def test_a_better_model_is_written_under_the_name_given(files: Path, call: Calla
     done = call(*RUN, "--steps", "60", "--rate", "0.004")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (files / "mine").iterdir()) == ["mine.ntre", "mine.safetensors", "sheet.png"]
-    assert "points on held-out photos" in done.stdout
+    assert "points on 6 held-out photos" in done.stdout
     assert "all target" in done.stdout
     assert "next: ntre segment mine/mine.ntre" in done.stdout
     assert len(done.stdout.splitlines()) < 24, "one screen"
