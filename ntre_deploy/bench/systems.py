@@ -53,7 +53,7 @@ class System(Protocol):
         ...
 
     def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> "Ways":
-        """What a query needs of the supports of N classes, and how their margins are compared."""
+        """What a query needs of the supports of N classes, and how their margins are compared; arrays as in `Shots`."""
         ...
 
     def compute(self, pixels: Float, state: Any) -> Float:
@@ -97,7 +97,7 @@ class FullPyTorch:
         return self.network.prepare(shots)
 
     def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> Ways:
-        """As `prepare`, for each class; see `System`."""
+        """As `prepare`, for each class; see `System.prepare_ways`."""
         from ntre_deploy.training.ways_runs import network_calibrations
 
         found = network_calibrations(self.network, classes) if calibrate else [NEUTRAL] * len(classes)
@@ -129,7 +129,7 @@ class Cached:
         return self.segmenter.stack(self.segmenter.encode_episode(shots))
 
     def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> Ways:
-        """Encode the supports of each class; see `System`."""
+        """Encode the supports of each class; see `System.prepare_ways`."""
         names = [f"class {n}" for n in range(1, len(classes) + 1)]
         memories = self.segmenter.encode_episodes(classes, names, calibrate=calibrate)
         return Ways(self.segmenter.stack(memories), calibrations(memories))

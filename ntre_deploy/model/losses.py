@@ -79,6 +79,8 @@ def target_loss(logits: Tensor, label: Tensor, share: Share = _identity, weight:
 def iou_loss(logits: Tensor, label: Tensor) -> Tensor:
     """1 - soft IoU of the target over the pixels that are not 255: two parts over the batch, one over its items.
 
+    Logits [B, 2, h, w] are resized to the label [B, H, W], which holds 0, 1 and 255; the result is a scalar.
+
     The batch's own is steady where a target is small, and the items' sees it there at all.
     """
     p = resize(logits, (label.shape[1], label.shape[2])).softmax(1)[:, 1] * (label != IGNORE)

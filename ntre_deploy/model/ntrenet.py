@@ -188,11 +188,11 @@ class NTRENet(FewShotNetwork):
 
     @property
     def final_bias(self) -> Tensor:
-        """Of the head's classifier."""
+        """The bias [2] of the head's classifier."""
         return _last_bias(self.head.classifier)
 
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
-        """Final, BG and initial logits, each with the bias of its classifier."""
+        """Final, BG and initial logits [B, 2, h, w], each with the bias [2] of its classifier."""
         pairs = [(prediction.logits, self.final_bias)]
         if self.bgmm is not None and prediction.bg_logits is not None:
             pairs.append((prediction.bg_logits, _last_bias(self.bgmm.classifier)))

@@ -160,11 +160,11 @@ class Refiner(FewShotNetwork):
         return 2 * (self.backbone.channels[2] + self.backbone.channels[1])
 
     def support_features(self, image: Tensor, mask: Tensor) -> Features:
-        """As of a query: the background's prototype needs what lies outside the mask."""
+        """As in `query_features`: the background's prototype needs what lies outside the mask."""
         return self.query_features(image)
 
     def as_support(self, features: Features, mask: Tensor) -> Features:
-        """As they are, for the same reason."""
+        """The features as they are, for the same reason; see `FewShotNetwork.as_support`."""
         return features
 
     def encode_query(self, image: Tensor | Features) -> Query:
@@ -206,5 +206,5 @@ class Refiner(FewShotNetwork):
         return self.bias
 
     def decisions(self, prediction: Prediction) -> list[tuple[Tensor, Tensor]]:
-        """The final logits alone."""
+        """The final logits [B, 2, h, w] alone."""
         return [(prediction.logits, self.bias)]

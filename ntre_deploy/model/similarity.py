@@ -41,7 +41,7 @@ class Adapter(nn.Module):
 
 
 def unit(x: Tensor, dim: int = 1) -> Tensor:
-    """`x` divided by its norm along `dim`; in float32, where a squared norm cannot overflow."""
+    """`x` [.., D, ..] divided by its norm along `dim`; in float32, where a squared norm cannot overflow."""
     return F.normalize(x.float(), dim=dim)
 
 

@@ -231,7 +231,10 @@ def intervals_of(sums: Mapping[int, Counts], level: float = LEVEL) -> Intervals:
 
 
 def difference_of(sums: Mapping[int, Counts], others: Mapping[int, Counts], level: float = LEVEL) -> Interval:
-    """Percentile interval of the difference of two mIoUs, resample by resample: both must have the same draws."""
+    """Percentile interval of the difference of two mIoUs, resample by resample: both must have the same draws.
+
+    The sums of each class are int64 [resamples, 4], as of `resample`.
+    """
     one, other = (np.mean([_foreground_iou(s) for s in side.values()], axis=0) for side in (sums, others))
     return _percentiles(one - other, level)
 

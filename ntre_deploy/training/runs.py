@@ -111,7 +111,7 @@ class StoredFeatures:
         return logits, box
 
     def run(self, model: "FewShotNetwork") -> Run:
-        """What `evaluate` runs: a model with this backbone."""
+        """What `evaluate` runs: a model with this backbone; arrays as in `Run`."""
         model.eval()
         return lambda query, shots: label_map(*self.logits(model, query, shots))
 

@@ -197,7 +197,9 @@ def evaluate_ways(
 
 
 def read_supports(dataset: Dataset, episode: WaysEpisode, number: int) -> list[list[tuple[Pixels, Pixels]]]:
-    """For each way the images and masks of its supports; `number` of the episode, from 0 on, is for messages.
+    """For each way the images uint8 [H, W, 3] and masks uint8 [H, W] of its supports.
+
+    `number` is that of the episode, from 0 on, for messages.
 
     Raises:
         InputError: one cannot be read or does not fit, or a support lacks its target.

@@ -96,7 +96,7 @@ def confusion_table(matrix: Sequence[Sequence[int]]) -> Table | None:
 
 
 def shares_of(matrix: Sequence[Sequence[int]] | Counts) -> list[list[float]]:
-    """Each row of a confusion matrix as shares of its pixels; zeros where it has none."""
+    """Each row of a confusion matrix [N + 1, N + 1] as shares of its pixels; zeros where it has none."""
     counts = np.asarray(matrix, np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     shares: list[list[float]] = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0).tolist()

@@ -38,7 +38,7 @@ def network_ways(network: "FullNetwork", calibrate: bool) -> WaysRun:
 
 
 def network_calibrations(network: "FullNetwork", classes: Sequence[Shots]) -> list[Calibration]:
-    """Calibration of each class from the training graph; N runs of it for each shot."""
+    """Calibration of each class from the training graph; N runs of it for each shot; arrays as in `Shots`."""
     if len(classes) < 2:
         return [NEUTRAL] * len(classes)
     whole = [network.prepare(shots) for shots in classes]
