@@ -237,7 +237,7 @@ def _write(
     model, spec, entry = network
     signatures = {
         "support": support_signature(spec.size),
-        "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels),
+        "query": query_signature(spec.size, entry.prototype_channels, entry.key_channels, PRECISIONS[precision]),
     }
     paths = {}
     graphs: dict[str, SupportBase | QueryBase] = {

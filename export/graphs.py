@@ -39,13 +39,21 @@ class QueryBase(nn.Module, ABC):
         self.dtype, self.feature = dtype, feature
         self.backbone = fold_batchnorm(model.backbone).to(dtype)
 
-    def forward(self, image: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
-        """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M], float32 -> logits float32 [B, N, 2, h, w]."""
+    def forward(self, image: Tensor, prototypes: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
+        """Image [B, 3, H, W] and the supports of N classes -> logits [B, N, 2, h, w].
+
+        Args:
+            image: float32, normalised.
+            prototypes, keys, chunks: see `ntre_deploy.runtime.stacked.StackedSupports`; the keys are in `dtype`,
+                so that no query has to round them.
+        """
         f2, f3 = self.backbone.lower(image.to(self.dtype))
-        return self.head(image, f2, f3, self.backbone.upper(f3), prototypes, keys)
+        return self.head(image, f2, f3, self.backbone.upper(f3), prototypes, keys, chunks)
 
     @abstractmethod
-    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(
+        self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor, chunks: Tensor
+    ) -> Tensor:
         """Everything behind the backbone; shapes as in `forward`."""
 
 

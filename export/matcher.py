@@ -47,17 +47,18 @@ class QueryGraph(QueryBase):
         self.adapter = copy.deepcopy(model.adapter)
         self.fine, self.nearest = model.config.fine, model.config.nearest
 
-    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(
+        self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor, chunks: Tensor
+    ) -> Tensor:
         """See `QueryBase`."""
         f4 = f4 if self.adapter is None else self.adapter(f4)
         score = two_way(f3, f4, prototypes[None], self.fine)
         if self.nearest:
-            score = score + self.nearest * resize(nearest_key(f4, keys, self.dtype), self.feature)
+            score = score + self.nearest * resize(nearest_key(f4, keys, chunks), self.feature)
         margin = self.scale * score
         return torch.stack([-margin / 2, margin / 2], 2) + self.bias.view(2, 1, 1)
 
 
-def nearest_key(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """The best cosine to any key [N, K, D, M], mean over the shots that are there: float32 [B, N, h4, w4]."""
-    best = best_cosines(f4, keys, dtype)
-    return mean_of_shots(best, best.amin(1, keepdim=True), keys.shape[0], (f4.shape[2], f4.shape[3]))
+def nearest_key(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
+    """The best cosine to any key, mean over the shots that are there: float32 [B, N, h4, w4]; see `best_cosines`."""
+    return mean_of_shots(best_cosines(f4, keys, chunks), chunks, (f4.shape[2], f4.shape[3]))

@@ -141,7 +141,7 @@ class QueryGraph(QueryBase):
         bins = config.bins
         self.width = config.width
         self.features = Features(fold_batchnorm(model.down_query), f2, f3).to(dtype)
-        self.prior = Prior(dtype)
+        self.prior = Prior()
         self.bg_merge: FoldedMerge | None = None
         if model.bgmm is not None:
             self.bg_merge = FoldedMerge(model.bgmm.merge, config.width, config.bg_channels)
@@ -167,11 +167,13 @@ class QueryGraph(QueryBase):
         self.head_conv = classifier[0].to(dtype)
         self.head_last = classifier[3]
 
-    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(
+        self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor, chunks: Tensor
+    ) -> Tensor:
         """See `QueryBase`."""
         q = self.features(f2, f3)  # [B, C, h, w]
         b, n = q.shape[0], prototypes.shape[0]
-        prior_maps = self.prior(f4, keys)  # [B, N, h4, w4]
+        prior_maps = self.prior(f4, keys, chunks)  # [B, N, h4, w4]
         prototypes = prototypes.to(self.dtype)
         background: Tensor | None = None
         if self.bg_merge is not None:

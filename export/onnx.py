@@ -18,6 +18,7 @@ from torch.export import Dim
 from ntre_deploy.errors import InputError
 from ntre_deploy.export.graphs import QueryBase, SupportBase
 from ntre_deploy.runtime.onnxfile import check_self_contained
+from ntre_deploy.runtime.stacked import CHUNK
 
 # the range that PyTorch's exporter honours; it accepts others and then writes something else
 OPSETS = range(18, 24)
@@ -52,20 +53,23 @@ def support_signature(input_size: int) -> Signature:
     )
 
 
-def query_signature(input_size: int, prototype_channels: int, key_channels: int) -> Signature:
-    """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M] -> logits [B, N, 2, h, w]."""
-    batch, classes = Dim("batch", min=1), Dim("classes", min=1)
-    shots, columns = Dim("shots", min=1), Dim("keys", min=1)
+def query_signature(
+    input_size: int, prototype_channels: int, key_channels: int, dtype: torch.dtype = torch.float32
+) -> Signature:
+    """Image [B, 3, H, W], prototypes [N, C], keys [P, L, D] in `dtype`, chunks [N, K, Q] -> logits [B, N, 2, h, w]."""
+    batch, classes, shots = Dim("batch", min=1), Dim("classes", min=1), Dim("shots", min=1)
+    pieces, most = Dim("chunks", min=1), Dim("chunks_of_a_shot", min=1)
     return Signature(
-        inputs=("image", "prototypes", "keys"),
+        inputs=("image", "prototypes", "keys", "chunks"),
         outputs=("logits",),
         # sizes other than 0 and 1, which the exporter would take as constants, and all different
         example=(
             torch.zeros(2, 3, input_size, input_size),
             torch.zeros(3, prototype_channels),
-            torch.zeros(3, 4, key_channels, 5),
+            torch.zeros(7, CHUNK, key_channels, dtype=dtype),
+            torch.zeros(3, 4, 5, dtype=torch.int32),
         ),
-        dynamic=({0: batch}, {0: classes}, {0: classes, 1: shots, 3: columns}),
+        dynamic=({0: batch}, {0: classes}, {0: pieces}, {0: classes, 1: shots, 2: most}),
     )
 
 

@@ -1,4 +1,10 @@
-"""The prior (eq. 5) from stored, normalised keys: one matrix product for all classes and shots."""
+"""The prior (eq. 5) from stored, normalised keys: few matrix products for all classes and shots.
+
+Keys come in chunks of a few columns, each of one shot, so that a shot costs what its target covers and not what the
+largest target of all covers.  See `ntre_deploy.runtime.stacked`.
+"""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +13,9 @@ from ntre_deploy.model.matching import PRIOR_EPSILON
 
 # far below any norm that a feature has; only keeps 0 / 0 away
 _TINY = 1e-12
+# places of a query that meet all keys at once: the similarity of ResNet-50 at 473 pixels with 18,000 keys is 130 MB in
+# fp16, and a quarter of it at a time costs a few launches
+_PLACES = 1024
 
 
 def normalise(vectors: Tensor, dim: int) -> Tensor:
@@ -19,45 +28,53 @@ def normalise(vectors: Tensor, dim: int) -> Tensor:
     return vectors / norm.clamp_min(_TINY)
 
 
-def best_cosines(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+def best_cosines(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
     """The best cosine of every place to any key of a shot, for N classes of K shots.
 
-    Features behind a ReLU have no negative similarity.  So zero columns never win a maximum; and a shot whose keys are
-    all negative is padding of a class with fewer shots, and negative everywhere.  The epsilon of the released code,
-    1e-7 beside the product of two norms, is left out: with norms of 0.3 and more it changes less than 1e-6.
+    Features behind a ReLU have no negative similarity, so zero keys never win a maximum.  The epsilon of the released
+    code, 1e-7 beside the product of two norms, is left out: with norms of 0.3 and more it changes less than 1e-6.
 
     Args:
         f4: layer-4 feature of the query, [B, D, h, w].
-        keys: float32 [N, K, D, M], columns of norm 1 or 0, or -1 all over in padding shots.
-        dtype: of the similarity product; the rest is float32.
+        keys: [P, L, D], rows of norm 1 or 0, in the precision of the product; the rest is float32.
+        chunks: int32 [N, K, Q], the chunks of each shot; those of a shot that is not there are -1.
 
     Returns:
-        float32 [B, hw, NK].
+        float32 [B, N, K, hw].
     """
-    b, d, h, w = f4.shape
-    n, k, _, m = keys.shape
-    # a product in float16 needs unit rows; elsewhere the norm divides the few maxima, not the features
-    before = dtype == torch.float16
-    features = normalise(f4, 1) if before else f4
-    rows = features.flatten(2).transpose(1, 2).reshape(b * h * w, d).to(dtype)
-    columns = keys.permute(2, 0, 1, 3).reshape(d, n * k * m).to(dtype)
-    similarity = (rows @ columns).view(b, h * w, n * k, m)
-    best = similarity.amax(3).to(torch.float32)  # [B, hw, NK]
+    d = f4.shape[1]
+    p, length, _ = keys.shape
+    n, k, q = chunks.shape
+    # a product in float16 needs unit features; elsewhere the norm divides the few maxima, not the features
+    before = keys.dtype == torch.float16
+    features = (normalise(f4, 1) if before else f4).flatten(2).to(keys.dtype)  # [B, D, hw]
+    places = features.shape[2]
+    blocks = -(-places // _PLACES)
+    edges = [places * i // blocks for i in range(blocks + 1)]
+    rows = keys.reshape(p * length, d)
+    found = [
+        # never the similarity at its full size
+        (rows @ features[:, :, start:stop]).unflatten(1, (p, length)).amax(2)
+        for start, stop in pairwise(edges)
+    ]
+    best = (torch.cat(found, 2) if blocks > 1 else found[0]).to(torch.float32)  # [B, P, hw]
+    # a shot that is not there reads the first chunk; no clamp, for whose int32 ONNX Runtime has no kernel on CUDA
+    numbers = (chunks * (chunks >= 0).to(torch.int32)).flatten()
+    best = best.index_select(1, numbers).unflatten(1, (n, k, q)).amax(3)
     if not before:
         norm = torch.linalg.vector_norm(f4.to(torch.float32), dim=1).flatten(1)  # [B, hw]
-        best = best / norm.clamp_min(_TINY)[:, :, None]
+        best = best / norm.clamp_min(_TINY)[:, None, None, :]
     return best
 
 
-def mean_of_shots(values: Tensor, low: Tensor, classes: int, size: tuple[int, int]) -> Tensor:
-    """Mean over the shots that are there: values [B, hw, NK], their lowest best cosine [B, 1, NK] -> [B, N, h, w]."""
-    b, places, _ = values.shape
-    present = (low >= 0).to(torch.float32).view(b, 1, classes, -1)
-    mean = (values.view(b, places, classes, -1) * present).sum(3) / present.sum(3).clamp_min(1)
-    return mean.transpose(1, 2).reshape(b, classes, *size)
+def mean_of_shots(values: Tensor, chunks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean over the shots that are there: values [B, N, K, hw], chunks int32 [N, K, Q] -> [B, N, h, w]."""
+    present = (chunks[:, :, 0] >= 0).to(torch.float32)[None, :, :, None]  # [1, N, K, 1]
+    mean = (values * present).sum(2) / present.sum(2).clamp_min(1)
+    return mean.unflatten(2, size)
 
 
-def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+def prior(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
     """Prior masks of N classes; arguments as of `best_cosines`.
 
     The min-max is float32, where 1e-7 is not zero.
@@ -65,19 +82,15 @@ def prior(f4: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         float32 [B, N, h, w] in [0, 1].
     """
-    best = best_cosines(f4, keys, dtype)
-    low, high = best.amin(1, keepdim=True), best.amax(1, keepdim=True)
+    best = best_cosines(f4, keys, chunks)
+    low, high = best.amin(3, keepdim=True), best.amax(3, keepdim=True)
     scaled = (best - low) / (high - low + PRIOR_EPSILON)
-    return mean_of_shots(scaled, low, keys.shape[0], (f4.shape[2], f4.shape[3]))
+    return mean_of_shots(scaled, chunks, (f4.shape[2], f4.shape[3]))
 
 
 class Prior(nn.Module):
     """`prior` under a name of its own in the exported graph, where profiles look for it."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, f4: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
         """See `prior`."""
-        return prior(f4, keys, self.dtype)
+        return prior(f4, keys, chunks)

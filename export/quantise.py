@@ -107,7 +107,7 @@ def unavailable() -> str | None:
 
 
 def calibration_inputs(dataset: Dataset, episodes: Sequence[Episode], segmenter: Segmenter) -> dict[str, Inputs]:
-    """What the two graphs take on those episodes: `support` (image, mask) and `query` (image, prototypes, keys).
+    """What the two graphs take on those episodes: `support` (image, mask) and `query` (image, supports).
 
     Shapes are those of `Engine.support` and `Engine.query`, with one image each.
 
@@ -120,9 +120,9 @@ def calibration_inputs(dataset: Dataset, episodes: Sequence[Episode], segmenter:
         for image, mask in shots:
             pixels, _ = prepare_image(image, segmenter.spec)
             inputs["support"].append({"image": pixels[None], "mask": prepare_mask(mask, segmenter.spec)[None, None]})
-        prototypes, keys = segmenter.stack(segmenter.encode_episode(shots))
+        supports = segmenter.stack(segmenter.encode_episode(shots))
         pixels, _ = prepare_image(dataset.image(episode.query), segmenter.spec)
-        inputs["query"].append({"image": pixels[None], "prototypes": prototypes, "keys": keys})
+        inputs["query"].append({"image": pixels[None], **supports._asdict()})
     return inputs
 
 

@@ -24,8 +24,10 @@ class QueryGraph(QueryBase):
         self.bias = constant(model.bias)
         self.adapter = copy.deepcopy(model.adapter)
 
-    def head(self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor) -> Tensor:
+    def head(
+        self, image: Tensor, f2: Tensor, f3: Tensor, f4: Tensor, prototypes: Tensor, keys: Tensor, chunks: Tensor
+    ) -> Tensor:
         """See `QueryBase`."""
         f4 = f4 if self.adapter is None else self.adapter(f4)
-        margin, _ = self.corrector(f2, f3, f4, shown(image), prototypes[None], nearest_key(f4, keys, self.dtype))
+        margin, _ = self.corrector(f2, f3, f4, shown(image), prototypes[None], nearest_key(f4, keys, chunks))
         return torch.stack([-margin / 2, margin / 2], 2) + self.bias.view(2, 1, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ntre_deploy.export.graphs import query_graph, support_graph
 from ntre_deploy.model.network import FewShotNetwork, Prediction
 from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image, prepare_mask
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -25,6 +26,12 @@ class PreparedSupport(NamedTuple):
 
     images: Tensor
     masks: Tensor
+
+
+def as_tensors(supports: StackedSupports, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Prototypes [N, C], keys [P, L, D] in the `dtype` of a query graph, and chunks [N, K, Q], of the host."""
+    prototypes, keys, chunks = map(torch.from_numpy, supports)
+    return prototypes, keys.to(dtype), chunks
 
 
 class FullNetwork:
@@ -83,10 +90,10 @@ class TorchEngine:
             prototype, keys = self._support(torch.from_numpy(image), torch.from_numpy(mask))
         return prototype.numpy(), keys.numpy()
 
-    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+    def query(self, image: Float, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
         with torch.inference_mode():
-            logits: Tensor = self._query(*(torch.from_numpy(x) for x in (image, prototypes, keys)))
+            logits: Tensor = self._query(torch.from_numpy(image), *as_tensors(supports, self._query.dtype))
         return logits.numpy()
 
     def clone(self) -> "TorchEngine":

@@ -24,6 +24,11 @@ import onnx
 import onnxruntime
 
 RECORD = json.loads(Path(__file__).with_name("tensorrt_api.json").read_text())
+_TYPES = {
+    "tensor(float)": ("FLOAT", np.float32),
+    "tensor(float16)": ("HALF", np.float16),
+    "tensor(int32)": ("INT32", np.int32),
+}
 _MAGIC = b"double of a plan\n"
 
 
@@ -66,6 +71,7 @@ class Double(types.ModuleType):
         self.used: set[tuple[str, str]] = set()
         self.fail: dict[str, str] = {}
         self.calls: list[str] = []
+        self.scratch_per_element = 3  # bytes that an execution needs for each element of its inputs
         self._functions: list[Any] = []  # what the driver may still call
         for kind, names in self.record.items():
             if isinstance(names, list):
@@ -181,7 +187,9 @@ class Double(types.ModuleType):
         return str(engine._values["names"][index])
 
     def ICudaEngine_get_tensor_dtype(self, engine: Thing, name: str) -> Any:
-        return self.DataType.FLOAT
+        session = engine._values["session"]
+        (found,) = (x.type for x in (*session.get_inputs(), *session.get_outputs()) if x.name == name)
+        return getattr(self.DataType, _TYPES[found][0])
 
     def ICudaEngine_get_tensor_mode(self, engine: Thing, name: str) -> Any:
         inputs = [x.name for x in engine._values["session"].get_inputs()]
@@ -237,8 +245,16 @@ class Double(types.ModuleType):
     def IExecutionContext_is_stream_capturable(self, context: Thing, stream: int) -> bool:
         return True
 
+    def IExecutionContext_update_device_memory_size_for_shapes(self, context: Thing) -> int:
+        assert set(context._values["shapes"]) == set(context._values["profile"]), "every shape has to be set before"
+        context._values["needs"] = self.scratch_per_element * sum(
+            int(np.prod(s)) for s in context._values["shapes"].values()
+        )
+        return int(context._values["needs"])
+
     def IExecutionContext_set_device_memory(self, context: Thing, address: int, size: int) -> None:
-        assert min(address, size) > 0
+        assert address > 0
+        assert size >= context._values["needs"] > 0
         context._values["scratch"] = address
 
     def IExecutionContext_set_input_shape(self, context: Thing, name: str, shape: Any) -> bool:
@@ -262,12 +278,13 @@ class Double(types.ModuleType):
             return False
         session = context._values["engine_"]._values["session"]
         addresses = dict(context._values["addresses"])  # as they are when the work is queued
+        types = {x.name: _TYPES[x.type][1] for x in session.get_inputs()}
         inputs, outputs = dict(context._values["shapes"]), [x.name for x in session.get_outputs()]
 
         def work(_: Any) -> None:
-            fed = {name: _at(addresses[name], shape) for name, shape in inputs.items()}
+            fed = {name: _at(addresses[name], shape, types[name]) for name, shape in inputs.items()}
             for name, array in zip(outputs, session.run(outputs, fed), strict=True):
-                _at(addresses[name], array.shape)[...] = array
+                _at(addresses[name], array.shape, np.float32)[...] = array
 
         function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)
         self._functions.append(function)
@@ -287,6 +304,6 @@ class _Enum:
         return self.__members__[name]
 
 
-def _at(address: int, shape: tuple[int, ...]) -> Any:
-    count = int(np.prod(shape))
-    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
+def _at(address: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)

@@ -11,7 +11,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.fold import count_batchnorm
 from ntre_deploy.export.graphs import query_graph, support_graph
-from ntre_deploy.export.torch_engines import FullNetwork
+from ntre_deploy.export.torch_engines import FullNetwork, as_tensors
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig, RefinerConfig
 from ntre_deploy.model.heads import HEADS, find_head, read_config
@@ -19,6 +19,7 @@ from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.image import input_spec, label_map
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.stacked import stack
 
 SIZE = 65
 Images = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -72,7 +73,8 @@ class HeadContract:
             prototypes, keys = support(supports.flatten(0, 1), masks.flatten(0, 1)[:, None])
             assert prototypes.shape == (6, model.prototype_channels)
             assert keys.shape[1] == model.key_channels
-            got = query(images, prototypes.view(3, 2, -1).mean(1), keys.view(3, 2, *keys.shape[1:]))
+            stacked = stack(prototypes.view(3, 2, -1).mean(1).numpy(), keys.view(3, 2, *keys.shape[1:]).numpy())
+            got = query(images, *as_tensors(stacked, dtype))
             assert got.dtype == prototypes.dtype == keys.dtype == torch.float32
             assert got.shape[3:] == query.feature
             for b in range(2):
@@ -85,10 +87,11 @@ class HeadContract:
         query = query_graph(model, SIZE)
         with torch.inference_mode():
             prototypes, keys = support_graph(model, SIZE)(supports[:, 0], masks[:, :1])
-            padded = torch.full((2, 3, *keys.shape[1:]), -1.0)
-            padded[:, 0] = keys
-            alone = query(images, prototypes, keys[:, None])
-            torch.testing.assert_close(query(images, prototypes, padded), alone, rtol=1e-5, atol=1e-5)
+            alone = stack(prototypes.numpy(), keys[:, None].numpy())
+            both = stack(prototypes.numpy(), [[keys[0].numpy()], [keys[1].numpy(), keys[0].numpy()]])
+            assert both.chunks.shape[:2] == (2, 2)
+            wanted = query(images, *as_tensors(alone))
+            torch.testing.assert_close(query(images, *as_tensors(both))[:, 0], wanted[:, 0], rtol=1e-5, atol=1e-5)
 
     def test_features_may_stand_in_for_pixels(self, model: FewShotNetwork) -> None:
         image, supports, masks = inputs(1, 1, 1)

@@ -9,6 +9,7 @@ from ntre_deploy.errors import EngineError, InputError, one_of
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.engines.tensorrt.environment import HARDWARE_LEVELS
+from ntre_deploy.runtime.stacked import CHUNK, padded
 
 PRECISIONS = ("fp32", "fp16", "int8")
 EFFORTS = range(6)
@@ -16,6 +17,8 @@ EFFORTS = range(6)
 _LEAST_DEFAULT = (8, 0)
 # key columns that kernels are tuned for: a usual object's
 _USUAL_KEYS = 512
+# that may be given at once: memory grows with them, and 40 shots of a usual object are enough for what is usual
+_MOST_CHUNKS = 640
 
 Shape = tuple[int, ...]
 # input -> (least, best, most)
@@ -47,7 +50,7 @@ class TensorRtOptions:
     """
 
     compute_capabilities: tuple[str, ...] = ()
-    max_batch: int = 16
+    max_batch: int = 4
     max_classes: int = 10
     max_shots: int = 5
     workspace_mib: int | None = None
@@ -130,10 +133,14 @@ def profiles(
         mask, masks = (1, 1, size, size), (options.max_batch, 1, size, size)
         return [{"image": (one, one, most), "mask": (mask, mask, masks)}]
     classes, shots, (c, d) = options.max_classes, options.max_shots, channels
-    usual = min(_USUAL_KEYS, positions)
+    of_a_shot = -(-positions // CHUNK)
+    usual = min(_USUAL_KEYS // CHUNK, of_a_shot)
+    # one class with all its shots at least; more classes go in lots where they have more
+    chunks = min(classes * shots * of_a_shot, max(shots * of_a_shot, _MOST_CHUNKS))
     supports: Profile = {
         "prototypes": ((1, c), (1, c), (classes, c)),
-        "keys": ((1, 1, d, 1), (1, 1, d, usual), (classes, shots, d, positions)),
+        "keys": ((1, CHUNK, d), (usual, CHUNK, d), (chunks, CHUNK, d)),
+        "chunks": ((1, 1, 1), (1, 1, usual), (classes, shots, padded(of_a_shot))),
     }
     if engine == "trt-rtx" or options.max_batch == 1:
         return [{"image": (one, one, most), **supports}]

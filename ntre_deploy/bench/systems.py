@@ -136,8 +136,7 @@ class Cached:
 
     def compute(self, pixels: Float, state: Any) -> Float:
         """The query graph alone; shapes as in `System`."""
-        prototypes, keys = state
-        logits: Float = self.segmenter.engine.query(pixels[None], prototypes, keys)[0]
+        logits: Float = self.segmenter.engine.query(pixels[None], state)[0]
         return logits
 
     def transfers(self) -> tuple[float, float] | None:

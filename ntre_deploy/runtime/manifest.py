@@ -12,7 +12,8 @@ from ntre_deploy.model.config import MAX_INPUT_SIZE
 from ntre_deploy.runtime.image import InputSpec
 
 FORMAT = "ntre-bundle"
-SCHEMA = 1
+# 1 had keys of one length for all shots in the query graph's input
+SCHEMA = 2
 MANIFEST = "manifest.json"
 # how the runtime prepares an image; another version may know others, and must not be misread by this one
 CONVENTION = {

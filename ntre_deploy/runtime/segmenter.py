@@ -22,7 +22,8 @@ from ntre_deploy.runtime.image import (
     prepare_image,
 )
 from ntre_deploy.runtime.manifest import ModelEntry
-from ntre_deploy.runtime.support import SupportMemory, calibrations, stack_memories
+from ntre_deploy.runtime.stacked import StackedSupports, stack_memories
+from ntre_deploy.runtime.support import SupportMemory, calibrations
 from ntre_deploy.training.metrics import IGNORE, mask_iou
 
 Float = NDArray[np.float32]
@@ -48,7 +49,7 @@ class Segmenter:
         self.model = model
         self.reason = reason or f"{engine.name} {engine.precision}"
         # of the last query: the next frame of a camera asks for the same classes
-        self._stacked: tuple[list[SupportMemory], tuple[Float, Float]] | None = None
+        self._stacked: tuple[list[SupportMemory], StackedSupports] | None = None
 
     @classmethod
     def load(
@@ -154,7 +155,7 @@ class Segmenter:
             shot = encoded[d][k]
             rest = join(memories[d].name, without(encoded[d], k), self.model.id)
             present = [rest if c == d else memory for c, memory in enumerate(memories)] if together else [rest]
-            found = self._query(shot.pixels, *self._stack(present))
+            found = self._query(shot.pixels, self._stack(present))
             if leave_one_out and len(encoded[d]) > 1:
                 alone = label_map(found[d : d + 1] if together else found, shot.box)
                 valid = shot.mask != IGNORE
@@ -235,11 +236,11 @@ class Segmenter:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(image, self.spec)
-        logits = self._query(pixels, *self.stack(memory))
+        logits = self._query(pixels, self.stack(memory))
         return calibrated(logits, calibrations(memory)) if calibrate else logits, box
 
-    def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Float, Float]:
-        """Prototypes [N, C] and keys [N, K, D, M] of the memories, as the query graph takes them, on its device.
+    def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> StackedSupports:
+        """The memories of N classes as the query graph takes them, on its device; shapes as in `StackedSupports`.
 
         Raises:
             InputError: none, or one of another model.
@@ -262,8 +263,8 @@ class Segmenter:
         self._stacked = (memories, self._stack(memories))
         return self._stacked[1]
 
-    def _stack(self, memories: list[SupportMemory]) -> tuple[Float, Float]:
-        return keep_supports(self.engine, *stack_memories(memories))
+    def _stack(self, memories: list[SupportMemory]) -> StackedSupports:
+        return keep_supports(self.engine, stack_memories(memories))
 
     def run_self_test(self, bundle: Bundle) -> None:
         """Run a bundle's self-test.
@@ -295,16 +296,16 @@ class Segmenter:
         apply = calibrations(memory)
         # the device's label map knows no calibration
         if all(c == NEUTRAL for c in apply):
-            found = label_on_device(self.engine, image, self.spec, *supports)
+            found = label_on_device(self.engine, image, self.spec, supports)
         if found is not None:
             self._check_finite(found[1])
             return found
         pixels, box = prepare_image(image, self.spec)
-        logits = calibrated(self._query(pixels, *supports), apply)
+        logits = calibrated(self._query(pixels, supports), apply)
         return label_map(logits, box), logits
 
-    def _query(self, pixels: Float, prototypes: Float, keys: Float) -> Float:
-        logits: Float = self.engine.query(pixels[None], prototypes, keys)[0]
+    def _query(self, pixels: Float, supports: StackedSupports) -> Float:
+        logits: Float = self.engine.query(pixels[None], supports)[0]
         self._check_finite(logits)
         return logits
 

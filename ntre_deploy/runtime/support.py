@@ -21,11 +21,6 @@ FORMAT = "ntre-support"
 VERSION = 2
 _READ = (1, 2)
 _KEY = "ntre"
-# few distinct sizes of the key axis mean few shapes for an engine to plan for; four to an octave pad 13 % on average
-# of one shot (COCO photos at 473), where powers of two pad 81 %: 64, 80, 96, 112, 128, 160, ...
-_KEY_SIZES = tuple(quarter << octave for octave in range(4, 10) for quarter in (4, 5, 6, 7))
-# no key is negative, so the query graph knows padding by it
-_NO_SHOT = -1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,23 +153,6 @@ def compact_keys(keys: Float) -> Float:
     Exact: features behind a ReLU make every similarity >= 0, so a zero column never wins the maximum.
     """
     return np.ascontiguousarray(keys[:, keys.any(axis=0)])
-
-
-def stack_memories(memories: Sequence[SupportMemory]) -> tuple[Float, Float]:
-    """Prototypes [N, C] and keys [N, K, D, M] of N classes, padded with zero columns.
-
-    K is the largest number of shots; a class with fewer gets shots of -1, which the query graph leaves out of the mean.
-    """
-    shots = max(memory.shots for memory in memories)
-    depth = memories[0].keys[0].shape[0]
-    needed = max(keys.shape[1] for memory in memories for keys in memory.keys)
-    width = next((size for size in _KEY_SIZES if size >= needed), needed)
-    stacked = np.zeros((len(memories), shots, depth, width), np.float32)
-    for n, memory in enumerate(memories):
-        stacked[n, memory.shots :] = _NO_SHOT
-        for k, keys in enumerate(memory.keys):
-            stacked[n, k, :, : keys.shape[1]] = keys
-    return np.stack([memory.prototype for memory in memories]), stacked
 
 
 def calibrations(memory: SupportMemory | Sequence[SupportMemory]) -> list[Calibration]:

@@ -7,9 +7,11 @@ import torch
 
 from ntre_deploy.export.fold import count_batchnorm
 from ntre_deploy.export.ntrenet import QueryGraph, SupportGraph
+from ntre_deploy.export.torch_engines import as_tensors
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import import_weights
+from ntre_deploy.runtime.stacked import stack
 
 SQUEEZE = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 5, 2), input_size=65)
 CONFIGS = {
@@ -49,6 +51,13 @@ def inputs(size: int, batch: int, classes: int, shots: int) -> tuple[torch.Tenso
     return images, supports, masks
 
 
+def stacked(
+    prototypes: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Prototypes [N, C] and keys [N, K, D, M] as a query graph takes them."""
+    return as_tensors(stack(prototypes.numpy(), keys.numpy()), dtype)
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_logits_equal_the_training_graphs(name: str) -> None:
     config = CONFIGS[name]
@@ -59,7 +68,7 @@ def test_logits_equal_the_training_graphs(name: str) -> None:
     assert count_batchnorm(support) == count_batchnorm(query) == 0
     with torch.inference_mode():
         prototypes, keys = support(supports.flatten(0, 1), masks.flatten(0, 1)[:, None])
-        got = query(images, prototypes.view(2, 2, -1).mean(1), keys.view(2, 2, *keys.shape[1:]))
+        got = query(images, *stacked(prototypes.view(2, 2, -1).mean(1), keys.view(2, 2, *keys.shape[1:])))
         for b in range(2):
             for n in range(2):
                 wanted = model(images[b : b + 1], supports[n : n + 1], masks[n : n + 1]).logits[0]
@@ -85,7 +94,7 @@ def test_16_bit_graphs_stay_close(name: str) -> None:
     images, supports, masks = inputs(65, 1, 1, 1)
     with torch.inference_mode():
         prototypes, keys = SupportGraph(model, 65, torch.float16)(supports[0], masks[0][:, None])
-        got = QueryGraph(model, 65, torch.float16)(images, prototypes, keys[None])
+        got = QueryGraph(model, 65, torch.float16)(images, *stacked(prototypes, keys[None], torch.float16))
         wanted = model(images, supports, masks).logits[None]
     assert got.dtype == prototypes.dtype == keys.dtype == torch.float32
     assert (got - wanted).abs().max() <= 3e-2 * wanted.abs().max()
@@ -105,8 +114,8 @@ def test_16_bit_graphs_stay_finite_and_close_with_features_a_hundred_times_large
         factor = min(100.0, 60000 / peak / 4)
         prototypes, keys = exact_support(supports[0], masks[0][:, None])
         large = [f * factor for f in (f2, f3, f4)]
-        wanted = exact.head(images, *large, prototypes * factor, keys[None])
-        got = query.head(images, *(f.half() for f in large), prototypes * factor, keys[None])
+        wanted = exact.head(images, *large, *stacked(prototypes * factor, keys[None]))
+        got = query.head(images, *(f.half() for f in large), *stacked(prototypes * factor, keys[None], torch.float16))
         loud = support(100 * supports[0], masks[0][:, None])
     assert f4.norm(dim=1).max() * factor > 256, "the squared norm would not have overflowed anyway"
     assert all(torch.isfinite(x).all() for x in (got, *loud))

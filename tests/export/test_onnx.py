@@ -13,6 +13,7 @@ from ntre_deploy.export.ntrenet import QueryGraph, SupportGraph
 from ntre_deploy.export.onnx import check_onnx, found_precision, query_signature, support_signature, write_onnx
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.runtime.stacked import stack
 
 D = 512
 
@@ -34,8 +35,9 @@ def rand(*shape: int) -> np.ndarray:
 def test_batch_classes_shots_and_keys_are_dynamic(
     model: NTRENet, exported: Path, b: int, n: int, k: int, m: int
 ) -> None:
-    arrays = {"image": rand(b, 3, 65, 65), "prototypes": rand(n, 16), "keys": rand(n, k, D, m)}
-    arrays["keys"] /= np.linalg.norm(arrays["keys"], axis=2, keepdims=True)
+    keys = rand(n, k, D, m)
+    supports = stack(rand(n, 16), keys / np.linalg.norm(keys, axis=2, keepdims=True))
+    arrays = {"image": rand(b, 3, 65, 65), **supports._asdict()}
     (got,) = session(exported / "query.onnx").run(None, arrays)
     with torch.inference_mode():
         wanted = QueryGraph(model, 65)(*(torch.from_numpy(a) for a in arrays.values())).numpy()
@@ -56,7 +58,8 @@ def test_the_support_graphs_batch_is_dynamic(model: NTRENet, exported: Path) -> 
 def test_the_16_bit_file_is_finite_on_ordinary_and_extreme_images(exported: Path, factor: int) -> None:
     image, mask = factor * (rand(1, 3, 65, 65) - 0.5), np.ones((1, 1, 65, 65), np.float32)
     prototype, keys = session(exported / "support.fp16.onnx").run(None, {"image": image, "mask": mask})
-    arrays = {"image": image, "prototypes": prototype, "keys": keys[None]}
+    supports = stack(prototype, keys[None])
+    arrays = {"image": image, **supports._replace(keys=supports.keys.astype(np.float16))._asdict()}
     (logits,) = session(exported / "query.fp16.onnx").run(None, arrays)
     assert all(np.isfinite(x).all() for x in (prototype, keys, logits))
 

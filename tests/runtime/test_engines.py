@@ -13,6 +13,7 @@ from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import ENGINE_NAMES, Engine, available_engines, open_engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cuda_unavailable
+from ntre_deploy.runtime.stacked import StackedSupports, stack
 
 RNG = np.random.default_rng
 without_cuda = pytest.mark.skipif(cuda_unavailable() is None, reason="ONNX Runtime has its CUDA provider here")
@@ -36,6 +37,10 @@ def unit_keys(*shape: int, seed: int = 0) -> np.ndarray:
     """Keys [N, K, D, M] as features behind a ReLU give them: not negative, columns of norm 1."""
     keys = np.abs(noise(*shape, seed=seed))
     return keys / np.linalg.norm(keys, axis=2, keepdims=True)
+
+
+def supports(n: int, k: int, m: int, *, channels: int = 16, depth: int = 512, seed: int = 1) -> StackedSupports:
+    return stack(noise(n, channels, seed=seed), unit_keys(n, k, depth, m, seed=seed + 1))
 
 
 def python(code: str, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
@@ -174,7 +179,7 @@ def test_a_graph_that_the_engine_cannot_load_is_one_line_and_nothing_else(
 
 def test_a_run_that_fails_is_one_line_and_nothing_else(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(EngineError, match="failed while it ran") as caught:
-        engine.query(noise(1, 3, 65, 65), noise(2, 16), unit_keys(3, 1, 512, 4))  # 2 prototypes, 3 classes of keys
+        engine.query(noise(1, 3, 65, 65), supports(3, 1, 4)._replace(prototypes=noise(2, 16)))  # not for 3 classes
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
@@ -202,8 +207,8 @@ def test_shapes_and_types_are_those_of_the_interface(opened: Bundle, precision: 
     h, w = model.feature_size
     assert prototype.shape == (2, model.prototype_channels)
     assert keys.shape == (2, model.key_channels, h * w)
-    stored = unit_keys(3, 2, model.key_channels, 5)
-    logits = engine.query(noise(2, 3, 65, 65), noise(3, model.prototype_channels), stored)
+    stored = supports(3, 2, 5, channels=model.prototype_channels, depth=model.key_channels)
+    logits = engine.query(noise(2, 3, 65, 65), stored)
     assert logits.shape == (2, 3, 2, h, w)
     assert {prototype.dtype, keys.dtype, logits.dtype} == {np.dtype(np.float32)}
     assert all(np.isfinite(a).all() for a in (prototype, keys, logits))
@@ -220,19 +225,20 @@ def test_keys_are_unit_vectors_inside_the_mask_and_zero_outside(engine: Engine) 
 
 
 def test_a_batch_gives_what_its_images_give_alone(engine: Engine) -> None:
-    images, prototypes, keys = noise(3, 3, 65, 65), noise(2, 16, seed=1), unit_keys(2, 1, 512, 9, seed=2)
-    together = engine.query(images, prototypes, keys)
-    alone = np.concatenate([engine.query(images[i : i + 1], prototypes, keys) for i in range(3)])
+    images, two = noise(3, 3, 65, 65), supports(2, 1, 9)
+    together = engine.query(images, two)
+    alone = np.concatenate([engine.query(images[i : i + 1], two) for i in range(3)])
     assert np.abs(alone[0] - alone[1]).max() > 0.1
     np.testing.assert_allclose(together, alone, atol=1e-3)
 
 
-def test_zero_columns_and_shots_of_padding_change_nothing(engine: Engine) -> None:
+def test_zero_keys_and_shots_of_padding_change_nothing(engine: Engine) -> None:
     image, prototypes, keys = noise(1, 3, 65, 65), noise(1, 16, seed=1), unit_keys(1, 2, 512, 9, seed=2)
-    wanted = engine.query(image, prototypes, keys)
-    padded = np.zeros((1, 5, 512, 64), np.float32)
-    padded[:, :2, :, :9] = keys
-    padded[:, 2:] = -1
-    np.testing.assert_allclose(engine.query(image, prototypes, padded), wanted, atol=1e-4)
-    other = engine.query(image, prototypes, keys[:, :1])
+    given = stack(prototypes, keys)
+    wanted = engine.query(image, given)
+    chunks = np.full((1, 5, 3), -1, np.int32)
+    chunks[0, :2] = given.chunks[0]
+    padded = np.concatenate([given.keys, np.zeros((4, *given.keys.shape[1:]), np.float32)])
+    np.testing.assert_allclose(engine.query(image, StackedSupports(prototypes, padded, chunks)), wanted, atol=1e-4)
+    other = engine.query(image, stack(prototypes, keys[:, :1]))
     assert np.abs(other - wanted).max() > 1e-3  # so the second shot does count

@@ -13,19 +13,18 @@ from ntre_deploy.export.tensorrt.options import TensorRtOptions
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import available_engines, open_engine
+from ntre_deploy.runtime.stacked import StackedSupports, stack
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(cuda.unavailable() is not None, reason=cuda.unavailable() or "")]
 GPU_ENGINES = ("trt", "trt-rtx", "onnx-cuda")
 
 
-def arrays(batch: int = 1, classes: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any, Any]:
+def arrays(batch: int = 1, classes: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     stored = np.abs(rng.standard_normal((classes, 1, 512, keys), dtype=np.float32))
-    return (
-        rng.standard_normal((batch, 3, 65, 65), dtype=np.float32),
-        rng.standard_normal((classes, 16), dtype=np.float32),
-        stored / np.linalg.norm(stored, axis=2, keepdims=True),
-    )
+    image = rng.standard_normal((batch, 3, 65, 65), dtype=np.float32)
+    prototypes = rng.standard_normal((classes, 16), dtype=np.float32)
+    return image, stack(prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True))
 
 
 @pytest.fixture(scope="module", params=GPU_ENGINES)
@@ -106,14 +105,21 @@ def test_the_self_test_passes_and_supports_stay_on_the_gpu(loaded: Any) -> None:
     np.testing.assert_array_equal(segmenter.clone().segment(image, memory), first)
 
 
-def test_torch_s_tensors_go_in_without_a_copy(loaded: Any) -> None:
+def test_torch_s_tensors_are_read_where_they_lie(loaded: Any) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     _, engine, _ = loaded
-    given = arrays()
-    wanted = engine.query(*given)
-    tensors = [torch.from_numpy(a).cuda() for a in given]
+    image, supports = arrays()
+    wanted = engine.query(image, supports)
+    tensors = (
+        torch.from_numpy(image).cuda(),
+        StackedSupports(
+            torch.from_numpy(supports.prototypes).cuda(),
+            torch.from_numpy(supports.keys).half().cuda(),  # as the graph takes them
+            supports.chunks,
+        ),
+    )
     np.testing.assert_allclose(engine.query(*tensors), wanted, atol=1e-3)
     if hasattr(engine, "query_on_device"):
         logits = engine.query_on_device(*tensors)

@@ -12,6 +12,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import open_engine
 from ntre_deploy.runtime.engines.onnx import make_session
 from ntre_deploy.runtime.engines.onnx_cuda import _MOST_GRAPHS, _NO_GRAPH, KeptArray, OnnxCudaEngine, _Session
+from ntre_deploy.runtime.stacked import StackedSupports, stack
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +26,12 @@ def plain(exported: Path) -> Any:
     return open_engine(Bundle.open(exported), "onnx-cpu", "fp32", 1).engine
 
 
-def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any, Any]:
+def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     image = rng.standard_normal((batch, 3, 65, 65), dtype=np.float32)
     prototypes = rng.standard_normal((classes, 16), dtype=np.float32)
     stored = np.abs(rng.standard_normal((classes, shots, 512, keys), dtype=np.float32))
-    return image, prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True)
+    return image, stack(prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True))
 
 
 def test_queries_of_all_shapes_are_those_of_the_plain_engine(bound: OnnxCudaEngine, plain: Any) -> None:
@@ -41,22 +42,22 @@ def test_queries_of_all_shapes_are_those_of_the_plain_engine(bound: OnnxCudaEngi
 
 
 def test_supports_are_those_of_the_plain_engine(bound: OnnxCudaEngine, plain: Any) -> None:
-    image, _, _ = arrays(2)
+    image, _ = arrays(2)
     mask = (np.random.default_rng(1).random((2, 1, 65, 65)) < 0.4).astype(np.float32)
     for got, wanted in zip(bound.support(image, mask), plain.support(image, mask), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_kept_supports_are_bound_as_they_are(bound: OnnxCudaEngine, plain: Any) -> None:
-    image, prototypes, keys = arrays(classes=2)
-    kept = bound.keep(prototypes, keys)
+    _, supports = arrays(classes=2)
+    kept = bound.keep(supports)
     assert all(isinstance(array, KeptArray) for array in kept)
-    other = bound.keep(prototypes[::-1], keys[::-1])
+    other = bound.keep(StackedSupports(supports.prototypes[::-1], supports.keys, supports.chunks[::-1]))
     for seed in range(3):
         image = arrays(seed=seed)[0]
-        wanted = plain.query(image, prototypes, keys)
-        np.testing.assert_allclose(bound.query(image, *kept), wanted, atol=1e-5)
-        np.testing.assert_allclose(bound.query(image, *other), wanted[:, ::-1], atol=1e-5)
+        wanted = plain.query(image, supports)
+        np.testing.assert_allclose(bound.query(image, kept), wanted, atol=1e-5)
+        np.testing.assert_allclose(bound.query(image, other), wanted[:, ::-1], atol=1e-5)
 
 
 def test_results_are_not_overwritten_by_the_next_call(bound: OnnxCudaEngine) -> None:
@@ -103,11 +104,11 @@ def test_a_session_captures_no_end_of_graphs(exported: Path) -> None:
 
 
 def test_inputs_that_do_not_fit_are_an_engine_error(bound: OnnxCudaEngine) -> None:
-    image, prototypes, keys = arrays(classes=2)
+    image, supports = arrays(classes=2)
     with pytest.raises(EngineError, match="ONNX Runtime failed while it ran") as caught:
-        bound.query(image, prototypes, keys[:, :, :100])
+        bound.query(image, supports._replace(keys=supports.keys[:, :, :100]))
     assert "\n" not in str(caught.value)
-    assert bound.query(image, prototypes, keys).shape == (1, 2, 2, 9, 9)
+    assert bound.query(image, supports).shape == (1, 2, 2, 9, 9)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")

@@ -22,6 +22,7 @@ from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.manifest import MANIFEST
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.stacked import stack
 from ntre_deploy.runtime.support import SupportMemory
 
 pytestmark = [
@@ -94,8 +95,9 @@ def test_every_batch_and_number_of_classes_shots_and_keys_runs(demo: Path, b: in
     prototypes = rng.standard_normal((n, model.prototype_channels)).astype(np.float32)
     keys = np.abs(rng.standard_normal((n, k, model.key_channels, m))).astype(np.float32)
     keys /= np.linalg.norm(keys, axis=2, keepdims=True)
-    ours = open_engine(bundle, "openvino", "fp32").engine.query(image, prototypes, keys)
-    theirs = open_engine(bundle, "onnx-cpu", "fp32").engine.query(image, prototypes, keys)
+    given = stack(prototypes, keys)
+    ours = open_engine(bundle, "openvino", "fp32").engine.query(image, given)
+    theirs = open_engine(bundle, "onnx-cpu", "fp32").engine.query(image, given)
     assert ours.shape == theirs.shape == (b, n, 2, *model.feature_size)
     assert np.abs(ours - theirs).max() <= 1e-3 * np.abs(theirs).max()
 

@@ -312,8 +312,7 @@ def test_the_same_classes_are_stacked_once_and_others_anew(exported: Path) -> No
     first = segmenter.stack([a, b])
     assert segmenter.stack([a, b]) is first
     for other in ([b, a], [a], [a, b, a]):
-        prototypes, _ = segmenter.stack(other)
-        np.testing.assert_array_equal(prototypes, np.stack([m.prototype for m in other]))
+        np.testing.assert_array_equal(segmenter.stack(other).prototypes, np.stack([m.prototype for m in other]))
 
 
 # --- several classes encoded together

@@ -16,7 +16,7 @@ from safetensors.numpy import save, save_file
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
-from ntre_deploy.runtime.support import SupportMemory, calibrations, compact_keys, stack_memories
+from ntre_deploy.runtime.support import SupportMemory, calibrations, compact_keys
 
 
 def meta(**changes: object) -> dict[str, str]:
@@ -196,28 +196,6 @@ def test_compacting_drops_the_zero_columns_and_no_other(inside: list[bool]) -> N
     assert got.flags.c_contiguous
     for i, column in enumerate(wanted):
         np.testing.assert_array_equal(got[:, i], column.astype(np.float32))
-
-
-def test_stacking_pads_columns_with_zeros_and_shots_with_minus_one() -> None:
-    one, three = memory(5), memory(1, 70, 3, name="spoon")
-    prototypes, keys = stack_memories([one, three])
-    assert prototypes.shape == (2, 5)
-    assert keys.shape == (2, 3, 7, 80)
-    assert keys.dtype == np.float32
-    np.testing.assert_array_equal(prototypes[1], three.prototype)
-    for n, item in enumerate((one, three)):
-        for k in range(3):
-            if k >= item.shots:
-                assert (keys[n, k] == -1).all()
-                continue
-            wanted = item.keys[k]
-            np.testing.assert_array_equal(keys[n, k, :, : wanted.shape[1]], wanted)
-            assert not keys[n, k, :, wanted.shape[1] :].any()
-
-
-@pytest.mark.parametrize(("columns", "width"), [(1, 64), (64, 64), (65, 80), (2048, 2048), (2049, 2560), (3600, 3600)])
-def test_the_width_of_the_keys_takes_few_values(columns: int, width: int) -> None:
-    assert stack_memories([memory(columns)])[1].shape == (1, 1, 7, width)
 
 
 # --- calibration and shot scores: version 2

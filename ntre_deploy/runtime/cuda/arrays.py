@@ -10,24 +10,34 @@ import numpy as np
 
 from ntre_deploy.errors import InputError
 
-_CUDA, _FLOAT = 2, 2  # DLPack's device type and type code
+_CUDA = 2  # DLPack's device type
+# DLPack's type codes and bits
+_CODES = {np.dtype(np.float32): (2, 32), np.dtype(np.float16): (2, 16), np.dtype(np.int32): (0, 32)}
+_FLOAT = np.dtype(np.float32)
 _NAME, _USED = b"dltensor", b"used_dltensor"
 
 
 class DeviceArray:
-    """A C-contiguous float32 array in device memory.
+    """A C-contiguous array in device memory.
 
     Attributes:
         address: of the first element.
         shape: of the array.
+        dtype: float32, float16 or int32.
         stream: whose work has to be waited for before it is read; 0 for none.
         owner: what must live as long as the array.
     """
 
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, address: int, shape: tuple[int, ...], owner: object = None, stream: int = 0) -> None:
+    def __init__(
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        owner: object = None,
+        stream: int = 0,
+        dtype: "np.dtype[Any]" = _FLOAT,
+    ) -> None:
         self.address, self.shape, self.owner, self.stream = address, tuple(shape), owner, stream
+        self.dtype = np.dtype(dtype)
 
     def __getitem__(self, part: slice) -> "DeviceArray":
         """A range of the first axis, in place."""
@@ -36,7 +46,8 @@ class DeviceArray:
             raise InputError("An array on the device can be cut along its first axis, but not thinned out.")
         row = self.nbytes // max(self.shape[0], 1)
         shape = (max(stop - start, 0), *self.shape[1:])
-        return DeviceArray(self.address + start * row, shape, self, self.stream)
+        owner = self if self.owner is None else self.owner
+        return DeviceArray(self.address + start * row, shape, owner, self.stream, self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +57,8 @@ class DeviceArray:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """For Numba, CuPy, PyTorch and others; the array is ready, so no stream is named."""
-        return {"shape": self.shape, "typestr": "<f4", "data": (self.address, False), "strides": None, "version": 3}
+        place = (self.address, False)
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": place, "strides": None, "version": 3}
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return _CUDA, 0
@@ -65,28 +77,31 @@ def is_device_array(array: object) -> bool:
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == _CUDA
 
 
-def view(array: Any, what: str, stream: int) -> DeviceArray:
+def view(array: Any, what: str, stream: int, dtype: "np.dtype[Any]" = _FLOAT) -> DeviceArray:
     """Another library's array in device memory, in place.
 
     Args:
         what: names it in messages.
         stream: on which it will be read; DLPack's producers wait for their own work on it.
+        dtype: that it has to have.
 
     Raises:
-        InputError: it is not float32, or not C-contiguous, or its library does not hand it out.
+        InputError: it is of another type, or not C-contiguous, or its library does not hand it out.
     """
     if isinstance(array, DeviceArray):
+        if array.dtype != dtype:
+            raise InputError(f"{what} on the device is of type {array.dtype}; {dtype} is expected.")
         return array
     told = _interface(array)
     # before version 3, PyTorch's to this day, the interface does not say what work has to be waited for; DLPack does
     if told is None or (told.get("version", 0) < 3 and hasattr(array, "__dlpack__")):
-        return _import(array, what, stream)
+        return _import(array, what, stream, dtype)
     shape = tuple(int(n) for n in told["shape"])
-    if told["typestr"] != "<f4":
-        raise InputError(f"{what} on the device is of type {told['typestr']}; float32 is expected.")
+    if told["typestr"] != dtype.str:
+        raise InputError(f"{what} on the device is of type {told['typestr']}; {dtype} is expected.")
     strides = told.get("strides")
-    _check_strides(what, shape, None if strides is None else tuple(s // 4 for s in strides))
-    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0))
+    _check_strides(what, shape, None if strides is None else tuple(s // dtype.itemsize for s in strides))
+    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0), dtype)
 
 
 def _interface(array: object) -> dict[str, Any] | None:
@@ -163,7 +178,7 @@ _deleter, _destructor = _Deleter(_forget), _Destructor(_unused)
 
 def _export(array: DeviceArray) -> Any:
     shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
-    tensor = _Tensor(array.address, _CUDA, 0, len(array.shape), _FLOAT, 32, 1, shape, None, 0)
+    tensor = _Tensor(array.address, _CUDA, 0, len(array.shape), *_CODES[array.dtype], 1, shape, None, 0)
     managed = _Managed(tensor, None, _deleter)
     _exported[ctypes.addressof(managed)] = (managed, shape, array)
     return _new(ctypes.addressof(managed), _NAME, _destructor)
@@ -181,14 +196,14 @@ class _Taken:
             deleter(self.managed)
 
 
-def _import(array: Any, what: str, stream: int) -> DeviceArray:
+def _import(array: Any, what: str, stream: int, dtype: "np.dtype[Any]") -> DeviceArray:
     try:
         taken = _Taken(array.__dlpack__(stream=stream))
     except Exception as error:
         raise InputError(f"{what} on the device cannot be read: {' '.join(str(error).split())[:200]}") from error
     tensor = taken.managed.contents.tensor
-    if (tensor.code, tensor.bits, tensor.lanes) != (_FLOAT, 32, 1):
-        raise InputError(f"{what} on the device is of another type than float32.")
+    if (tensor.code, tensor.bits, tensor.lanes) != (*_CODES[dtype], 1):
+        raise InputError(f"{what} on the device is of another type than {dtype}.")
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     _check_strides(what, shape, tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else None)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, taken)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, taken, dtype=dtype)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ntre_deploy.runtime.cpu import int8_unwise
 from ntre_deploy.runtime.engines import onnx, onnx_cuda, openvino, tensorrt
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -33,8 +34,8 @@ class Engine(Protocol):
         """Image [B, 3, H, W], mask [B, 1, H, W] -> prototypes [B, C], keys [B, D, h*w] (zero outside the mask)."""
         ...
 
-    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
-        """Image [B, 3, H, W], prototypes [N, C], keys [N, K, D, M] -> logits [B, N, 2, h, w]."""
+    def query(self, image: Float, supports: StackedSupports) -> Float:
+        """Image [B, 3, H, W] against N classes -> logits [B, N, 2, h, w]."""
         ...
 
     def clone(self) -> "Engine":
@@ -112,26 +113,20 @@ def precision_unavailable(name: str, precision: str) -> str | None:
     return _ENGINES[name].lacks(precision)
 
 
-def keep_supports(engine: Engine, prototypes: Float, keys: Float) -> tuple[Any, Any]:
-    """Stacked supports where the engine reads them fastest: a GPU's memory, for engines that have such a place.
-
-    Args:
-        prototypes: float32 [N, C].
-        keys: float32 [N, K, D, M].
-    """
-    keep: Callable[[Float, Float], tuple[Any, Any]] | None = getattr(engine, "keep", None)
-    return (prototypes, keys) if keep is None else keep(prototypes, keys)
+def keep_supports(engine: Engine, supports: StackedSupports) -> StackedSupports:
+    """Stacked supports as and where the engine reads them fastest, such as in 16 bits in a GPU's memory."""
+    keep: Callable[[StackedSupports], StackedSupports] | None = getattr(engine, "keep", None)
+    return supports if keep is None else keep(supports)
 
 
 def label_on_device(
-    engine: Engine, image: Pixels, spec: InputSpec, prototypes: Any, keys: Any
+    engine: Engine, image: Pixels, spec: InputSpec, supports: StackedSupports
 ) -> tuple[Pixels, Float] | None:
     """Labels of an image whose pixels go to the engine's device as they are; None where an engine does not do that.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        prototypes: float32 [N, C], of the host or the device.
-        keys: float32 [N, K, D, M], likewise.
+        supports: of N classes, on the host or from `keep_supports`.
 
     Returns:
         uint8 labels [H, W] and float32 logits [N, 2, h, w], both of the host.
@@ -140,7 +135,7 @@ def label_on_device(
         EngineError: it failed.
     """
     whole: Callable[..., tuple[Pixels, Float] | None] | None = getattr(engine, "label", None)
-    return None if whole is None else whole(image, spec, prototypes, keys)
+    return None if whole is None else whole(image, spec, supports)
 
 
 def open_engine(

@@ -12,10 +12,12 @@ from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.onnxfile import check_self_contained
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 
 _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
 
 
 def cpu_unavailable() -> str | None:
@@ -75,16 +77,21 @@ class OnnxEngine:
         self.precision = precision
         self._support = make_session(support, provider, threads)
         self._query = make_session(query, provider, threads)
+        self._types = input_types(self._query)
 
     def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
         """See `Engine.support`."""
         prototype, keys = _run(self._support, {"image": image, "mask": mask})
         return prototype, keys
 
-    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+    def query(self, image: Float, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
-        (logits,) = _run(self._query, {"image": image, "prototypes": prototypes, "keys": keys})
+        (logits,) = _run(self._query, {"image": image, **self.keep(supports)._asdict()})
         return logits
+
+    def keep(self, supports: StackedSupports) -> StackedSupports:
+        """Supports of the host in the types of the graph, so that no query has to round them."""
+        return StackedSupports(*(np.asarray(a, self._types[n]) for n, a in supports._asdict().items()))
 
     def clone(self) -> "OnnxEngine":
         """ONNX Runtime's sessions are safe to share."""
@@ -135,7 +142,12 @@ def _preload() -> None:
         preload()
 
 
-def _run(session: Any, inputs: dict[str, Float]) -> list[Float]:
+def input_types(session: Any) -> dict[str, np.dtype[Any]]:
+    """NumPy's types of a session's inputs, by name."""
+    return {entry.name: np.dtype(_TYPES[entry.type]) for entry in session.get_inputs()}
+
+
+def _run(session: Any, inputs: dict[str, Any]) -> list[Float]:
     try:
         outputs: list[Float] = session.run(None, inputs)
     except Exception as error:

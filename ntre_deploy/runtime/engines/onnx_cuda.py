@@ -12,8 +12,9 @@ from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda.arrays import is_device_array, view
-from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, make_session, read_graphs
+from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, input_types, make_session, read_graphs
 from ntre_deploy.runtime.engines.options import EngineOptions
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -48,11 +49,6 @@ class KeptArray:
 
     value: Any
     shape: Shape
-
-    def __getitem__(self, part: slice) -> Float:
-        """A range of the first axis, as a host array."""
-        array: Float = self.value.numpy()[part]
-        return array
 
 
 @dataclass
@@ -106,14 +102,15 @@ class OnnxCudaEngine:
         prototype, keys = self._run("support", {"image": image, "mask": mask})
         return prototype, keys
 
-    def query(self, image: Any, prototypes: Any, keys: Any) -> Float:
+    def query(self, image: Any, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
-        (logits,) = self._run("query", {"image": image, "prototypes": prototypes, "keys": keys})
+        (logits,) = self._run("query", {"image": image, **supports._asdict()})
         return logits
 
-    def keep(self, prototypes: Float, keys: Float) -> tuple[KeptArray, KeptArray]:
-        """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
-        return self._upload(prototypes), self._upload(keys)
+    def keep(self, supports: StackedSupports) -> StackedSupports:
+        """Supports moved to the device in the types of the graph, once for all queries that use them."""
+        types = self._sessions["query"].types
+        return StackedSupports(*(self._upload(array, types[name]) for name, array in supports._asdict().items()))
 
     def clone(self) -> "OnnxCudaEngine":
         """Shares the sessions, in which clones take turns, and not the buffers."""
@@ -121,10 +118,10 @@ class OnnxCudaEngine:
         twin.__dict__ = self.__dict__ | {"_ready": OrderedDict()}
         return twin
 
-    def _upload(self, array: Float) -> KeptArray:
+    def _upload(self, array: NDArray[Any], dtype: "np.dtype[Any]") -> KeptArray:
         import onnxruntime
 
-        content = np.ascontiguousarray(array, np.float32)
+        content = np.ascontiguousarray(array, dtype)
         try:
             return KeptArray(onnxruntime.OrtValue.ortvalue_from_numpy(content, self._place, 0), content.shape)
         except Exception as error:
@@ -137,7 +134,8 @@ class OnnxCudaEngine:
     def _run_alone(self, role: str, inputs: dict[str, Any]) -> list[Float]:
         session = self._sessions[role]
         # a graph keeps addresses, so it serves buffers of this engine alone
-        foreign = {name: _foreign(array, name) for name, array in inputs.items() if is_device_array(array)}
+        types = session.types
+        foreign = {name: _foreign(array, name, types[name]) for name, array in inputs.items() if is_device_array(array)}
         kept = {name: array for name, array in inputs.items() if isinstance(array, KeptArray)}
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
         key = (role, *shapes.items(), *((n, id(a.value)) for n, a in kept.items()), *sorted(foreign))
@@ -151,9 +149,9 @@ class OnnxCudaEngine:
             for name, array in inputs.items():
                 if name in foreign:
                     found = foreign[name]
-                    ready.binding.bind_input(name, self._place, 0, np.float32, found.shape, found.address)
+                    ready.binding.bind_input(name, self._place, 0, types[name], found.shape, found.address)
                 elif name not in kept:
-                    ready.inputs[name].update_inplace(np.ascontiguousarray(array, np.float32))
+                    ready.inputs[name].update_inplace(np.ascontiguousarray(array, types[name]))
             session.run(ready.binding, ready.graph)
             # from the GPU this is a copy, from the host it is the buffer itself
             return [np.array(output.numpy(), copy=True if self._place == "cpu" else None) for output in ready.outputs]
@@ -170,12 +168,12 @@ class OnnxCudaEngine:
             if name in kept:
                 inputs[name] = kept[name].value
             elif not foreign:
-                inputs[name] = self._empty(shape)
+                inputs[name] = self._empty(shape, session.types[name])
             if name in inputs:
                 binding.bind_ortvalue_input(name, inputs[name])
         if foreign:
             # bound to their own addresses before every run; those that are not foreign get buffers here
-            inputs |= {name: self._empty(shape) for name, shape in shapes.items() if name not in inputs}
+            inputs |= {n: self._empty(shape, session.types[n]) for n, shape in shapes.items() if n not in inputs}
             for name, value in inputs.items():
                 binding.bind_ortvalue_input(name, value)
         outputs = []
@@ -184,10 +182,10 @@ class OnnxCudaEngine:
             binding.bind_ortvalue_output(name, outputs[-1])
         return _Ready(binding, inputs, outputs, _NO_GRAPH if foreign else session.next_graph())
 
-    def _empty(self, shape: Shape) -> Any:
+    def _empty(self, shape: Shape, dtype: Any = np.float32) -> Any:
         import onnxruntime
 
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, self._place, 0)
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._place, 0)
 
 
 class _Session:
@@ -203,6 +201,7 @@ class _Session:
                 self.graphs = False
         if not self.graphs:
             self.session = make_session(content, provider, threads)
+        self.types = input_types(self.session)
         self._numbers = 0
 
     def next_graph(self) -> int:
@@ -233,11 +232,11 @@ class _Session:
         return found
 
 
-def _foreign(array: Any, name: str) -> Any:
+def _foreign(array: Any, name: str, dtype: "np.dtype[Any]") -> Any:
     device = cuda.open_device()
     try:
         # ONNX Runtime's own stream cannot be named here, so what the array waits for is waited for
-        found = view(array, name, 1)
+        found = view(array, name, 1, dtype)
         with device.active():
             device.wait(found.stream or 1)
         return found

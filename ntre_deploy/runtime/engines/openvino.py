@@ -20,6 +20,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cpu import native_bf16
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.onnxfile import check_self_contained
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -112,10 +113,10 @@ class OpenVinoEngine:
         prototype, keys = self._run(self._support, (len(image),), image=image, mask=mask)
         return prototype, keys
 
-    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+    def query(self, image: Float, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
-        sizes = (len(image), len(prototypes))
-        (logits,) = self._run(self._query, sizes, image=image, prototypes=prototypes, keys=keys)
+        sizes = (len(image), len(supports.prototypes))
+        (logits,) = self._run(self._query, sizes, image=image, **supports._asdict())
         return logits
 
     def clone(self) -> "OpenVinoEngine":
@@ -129,7 +130,7 @@ class OpenVinoEngine:
         graphs = {"support": self._support.compiled((1,)), "query": self._query.compiled((1, 1))}
         return {role: execution_types(compiled) for role, compiled in graphs.items()}
 
-    def _run(self, graph: "_Graph", sizes: Shape, **inputs: Float) -> list[Float]:
+    def _run(self, graph: "_Graph", sizes: Shape, **inputs: NDArray[Any]) -> list[Float]:
         try:
             compiled = graph.compiled(sizes)
             kept = self._requests.get(id(graph))
@@ -182,8 +183,9 @@ class _Graph:
             shapes = {}
             for port in model.inputs:
                 shape = port.partial_shape
-                # prototypes and keys lead with the classes, everything else with the batch
-                shape[0] = sizes[1] if port.any_name in ("prototypes", "keys") else sizes[0]
+                # prototypes and chunks lead with the classes, keys with what is open, everything else with the batch
+                if port.any_name != "keys":
+                    shape[0] = sizes[1] if port.any_name in ("prototypes", "chunks") else sizes[0]
                 shapes[port.any_name] = shape
             model.reshape(shapes)
             quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())

@@ -11,6 +11,7 @@ from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
 from ntre_deploy.export.tensorrt.turing import without_fp32_products
 from ntre_deploy.runtime.engines.onnx import OnnxEngine
 from ntre_deploy.runtime.engines.tensorrt import api
+from ntre_deploy.runtime.stacked import stack
 
 
 def test_the_rewritten_graphs_give_the_same(exported: Path) -> None:
@@ -24,10 +25,10 @@ def test_the_rewritten_graphs_give_the_same(exported: Path) -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
     keys = np.abs(rng.standard_normal((3, 2, 512, 9), dtype=np.float32))
     keys /= np.linalg.norm(keys, axis=2, keepdims=True)
-    prototypes = rng.standard_normal((3, 16), dtype=np.float32)
-    wanted = before.query(image, prototypes, keys)
+    given = stack(rng.standard_normal((3, 16), dtype=np.float32), keys)
+    wanted = before.query(image, given)
     # another order of summing may decide a tied pixel of the DO mask otherwise
-    assert np.median(np.abs(after.query(image, prototypes, keys) - wanted)) / np.abs(wanted).max() < 1e-3
+    assert np.median(np.abs(after.query(image, given) - wanted)) / np.abs(wanted).max() < 1e-3
 
 
 @pytest.mark.parametrize("role", ["support", "query"])

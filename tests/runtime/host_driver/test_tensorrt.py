@@ -1,5 +1,6 @@
 """The TensorRT engine over a double of the library: the same results as ONNX Runtime, and every error path."""
 
+import ctypes
 import gc
 import json
 import shutil
@@ -19,6 +20,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda import CudaError
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines import open_engine
+from ntre_deploy.runtime.stacked import StackedSupports, stack
 
 VERSIONS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
 
@@ -30,12 +32,12 @@ def engine(bundle_of: Callable[..., Path]) -> Any:
     opened.close()  # type: ignore[attr-defined]
 
 
-def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any, Any]:
+def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     image = rng.standard_normal((batch, 3, 65, 65), dtype=np.float32)
     prototypes = rng.standard_normal((classes, 16), dtype=np.float32)
     stored = np.abs(rng.standard_normal((classes, shots, 512, keys), dtype=np.float32))
-    return image, prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True)
+    return image, stack(prototypes, stored / np.linalg.norm(stored, axis=2, keepdims=True))
 
 
 def reference(bundle: Path) -> Any:
@@ -98,31 +100,48 @@ def test_more_than_a_plan_takes_at_once_goes_in_lots(
 ) -> None:
     given = arrays(batch, classes, 2, 30)
     np.testing.assert_allclose(engine.query(*given), reference(bundle_of()).query(*given), atol=1e-5)
-    kept = engine.keep(*given[1:])
-    np.testing.assert_allclose(engine.query(given[0], *kept), reference(bundle_of()).query(*given), atol=1e-5)
+    kept = engine.keep(given[1])
+    np.testing.assert_allclose(engine.query(given[0], kept), reference(bundle_of()).query(*given), atol=1e-5)
+
+
+def test_more_keys_than_a_plan_takes_at_once_go_in_lots(engine: Any, bundle_of: Callable[..., Path]) -> None:
+    image, _ = arrays()
+    rng = np.random.default_rng(5)
+    keys = [[np.abs(rng.standard_normal((512, m), np.float32)) / 20 for m in own] for own in ((81, 2), (40,), (1, 81))]
+    supports = stack(list(rng.standard_normal((3, 16), np.float32)), keys)
+    wanted = reference(bundle_of()).query(image, supports)
+    found = []
+    for most in (4, 6, 7, 18):
+        engine._shared.plans["query"].profiles[0]["keys"] = ((1,), (1,), (most,))
+        engine._shared.plans["query"].profile = lambda shapes: 0
+        found.append(engine.query(image, supports))
+        np.testing.assert_allclose(found[-1], wanted, atol=1e-5)
 
 
 def test_supports_in_lots(engine: Any, bundle_of: Callable[..., Path]) -> None:
-    image, _, _ = arrays(5)
+    image, _ = arrays(5)
     mask = (np.random.default_rng(1).random((5, 1, 65, 65)) < 0.4).astype(np.float32)
     for got, wanted in zip(engine.support(image, mask), reference(bundle_of()).support(image, mask), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_shapes_outside_the_profiles_name_the_option(engine: Any) -> None:
-    with pytest.raises(EngineError, match=r"keys up to \[3, 2, 512, 81\].*ntre export --max-batch"):
+    with pytest.raises(EngineError, match=r"chunks up to \[3, 2, 3\].*ntre export --max-batch"):
         engine.query(*arrays(shots=3))
     with pytest.raises(EngineError, match="query engine was built for"):
-        engine.query(*arrays(keys=82))
+        engine.query(*arrays(keys=97))
 
 
 def test_old_shapes_make_room(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
-    engine.query(*arrays(keys=1))
+    shapes = [(batch, classes, shots) for batch in (1, 2) for classes in (1, 2, 3) for shots in (1, 2)]
+    for batch, classes, shots in shapes:
+        engine.query(*arrays(batch, classes, shots, 81))
     alive = host.alive()
-    for keys in range(1, 25):
-        engine.query(*arrays(keys=keys))
-    assert host.alive()["memory"] <= alive["memory"] + 8 * 4
-    given = arrays(keys=1)
+    for batch, classes, shots in shapes:
+        engine.query(*arrays(batch, classes, shots))
+    assert len(engine._lane._ready) == 8
+    assert host.alive()["memory"] == alive["memory"]
+    given = arrays()
     np.testing.assert_allclose(engine.query(*given), reference(bundle_of()).query(*given), atol=1e-5)
 
 
@@ -132,12 +151,12 @@ class OnDevice:
     def __init__(self, array: Any, shift: int = 0) -> None:
         self._memory = np.zeros(array.nbytes + 512, np.uint8)
         start = -self._memory.ctypes.data % 256 + shift
-        self.array = self._memory[start : start + array.nbytes].view(np.float32).reshape(array.shape)
+        self.array = self._memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         self.array[...] = array
         self.shape = array.shape
         self.__cuda_array_interface__ = {
             "shape": array.shape,
-            "typestr": "<f4",
+            "typestr": array.dtype.str,
             "data": (self.array.ctypes.data, False),
             "strides": None,
             "version": 3,
@@ -145,60 +164,91 @@ class OnDevice:
         }
 
 
-def test_arrays_on_the_device_go_in_and_out_without_a_copy(
-    engine: Any, bundle_of: Callable[..., Path], host: Any
+def on_device(supports: StackedSupports, shift: int = 0) -> StackedSupports:
+    keys = supports.keys.astype(np.float16)  # as the graph takes them
+    return StackedSupports(OnDevice(supports.prototypes, shift), OnDevice(keys, shift), supports.chunks)
+
+
+@pytest.mark.parametrize("shift", [0, 4, 192])
+def test_arrays_on_the_device_are_read_there(
+    engine: Any, bundle_of: Callable[..., Path], host: Any, shift: int
 ) -> None:
-    given = arrays(2, 2)
-    wanted = reference(bundle_of()).query(*given)
-    foreign = [OnDevice(a) for a in given]
-    engine.query_on_device(*foreign)
-    copies = host.get("copies")
-    for _ in range(3):
-        logits = engine.query_on_device(*foreign)
-        assert isinstance(logits, DeviceArray)
-    assert host.get("copies") == copies
-    import ctypes
-
-    seen = np.ctypeslib.as_array((ctypes.c_float * wanted.size).from_address(logits.address)).reshape(logits.shape)
-    np.testing.assert_allclose(seen, wanted, atol=1e-5)
-    np.testing.assert_allclose(engine.query(foreign[0], *given[1:]), wanted, atol=1e-5)
-
-
-def test_arrays_where_tensorrt_cannot_read_are_moved_on_the_device(
-    engine: Any, bundle_of: Callable[..., Path], host: Any
-) -> None:
-    given = arrays(2, 2)
-    foreign = [OnDevice(given[0], shift=192), OnDevice(given[1]), OnDevice(given[2], shift=4)]
-    for seed in range(3):  # plain, captured, replayed
-        foreign[0].array[...] = arrays(2, 2, seed=seed)[0]
+    image, supports = arrays(2, 2)
+    other = reference(bundle_of())
+    foreign, theirs = OnDevice(image, shift), on_device(supports, shift)
+    for seed in range(4):  # plain, captured, replayed
+        foreign.array[...] = arrays(2, 2, seed=seed)[0]
+        theirs.prototypes.array[...] = arrays(2, 2, seed=seed)[1].prototypes
         before = host.get("copies")
-        got = engine.query(*foreign)
-        assert host.get("copies") == before + 3  # two inputs within the device, the logits out
-        wanted = reference(bundle_of()).query(foreign[0].array, *given[1:])
-        np.testing.assert_allclose(got, wanted, atol=1e-5)
+        logits = engine.query_on_device(foreign, theirs)
+        assert host.get("copies") == before + 4  # three within the device, and the table of chunks
+        assert isinstance(logits, DeviceArray)
+        wanted = other.query(foreign.array, supports._replace(prototypes=theirs.prototypes.array))
+        seen = np.ctypeslib.as_array((ctypes.c_float * wanted.size).from_address(logits.address))
+        np.testing.assert_allclose(seen.reshape(logits.shape), wanted, atol=1e-5)
+    np.testing.assert_allclose(engine.query(foreign, supports), other.query(foreign.array, supports), atol=1e-5)
+
+
+def test_keys_on_the_device_in_another_type_are_refused(engine: Any) -> None:
+    image, supports = arrays()
+    with pytest.raises(InputError, match="keys on the device is of type <f4; float16 is expected"):
+        engine.query(image, supports._replace(keys=OnDevice(supports.keys)))
 
 
 def test_a_large_batch_on_the_device_goes_in_lots_that_begin_anywhere(
     engine: Any, bundle_of: Callable[..., Path]
 ) -> None:
-    given = arrays(5, 4)
-    got = engine.query(*map(OnDevice, given))
-    np.testing.assert_allclose(got, reference(bundle_of()).query(*given), atol=1e-5)
+    image, supports = arrays(5, 4)
+    got = engine.query(OnDevice(image), on_device(supports))
+    np.testing.assert_allclose(got, reference(bundle_of()).query(image, supports), atol=1e-5)
 
 
 def test_supports_stay_on_the_device(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
-    image, prototypes, keys = arrays(classes=2)
-    kept = engine.keep(prototypes, keys)
-    assert all(isinstance(array, DeviceArray) for array in kept)
-    wanted = reference(bundle_of()).query(image, prototypes, keys)
+    image, supports = arrays(classes=2, seed=1)
+    kept = engine.keep(supports)
+    assert isinstance(kept.keys, DeviceArray)
+    assert kept.keys.dtype == np.float16
+    wanted = reference(bundle_of()).query(image, supports)
+    copies = []
     for _ in range(3):
         before = host.get("copies")
-        np.testing.assert_allclose(engine.query(image, *kept), wanted, atol=1e-5)
-    assert host.get("copies") == before + 2  # the image in, the logits out
+        np.testing.assert_allclose(engine.query(image, kept), wanted, atol=1e-5)
+        copies.append(host.get("copies") - before)
+    # prototypes and keys within the device once; image and chunks in, logits out
+    assert copies == [5, 3, 3]
     memory = host.get("memory_alive")
     del kept
     gc.collect()
     assert host.get("memory_alive") == memory - 2
+
+
+def test_another_support_of_the_same_shapes_costs_neither_a_context_nor_a_capture(
+    engine: Any, bundle_of: Callable[..., Path]
+) -> None:
+    module, other = __import__("tensorrt"), reference(bundle_of())
+    image, _ = arrays()
+    before = module.calls.count("context")
+    for seed in (0, 1, 2, 1, 0):
+        supports = arrays(seed=seed)[1]
+        kept = engine.keep(supports)  # may lie where the one before it lay
+        np.testing.assert_allclose(engine.query(image, kept), other.query(image, supports), atol=1e-5)
+        del kept
+        gc.collect()
+    assert module.calls.count("context") == before + 1
+    assert len(engine._lane._ready) == 1
+
+
+def test_scratch_memory_follows_the_shapes_and_is_shared(engine: Any, host: Any) -> None:
+    lane, each = engine._lane, __import__("tensorrt").scratch_per_element
+    image, supports = arrays()
+    engine.query(image, supports)
+    small = lane._memory["", ""][1]
+    assert small == each * sum(a.size for a in (image, *supports))
+    engine.support(image, np.ones((1, 1, 65, 65), np.float32))
+    assert lane._memory["", ""][1] == max(small, each * (image.size + 65 * 65))
+    engine.query(*arrays(2, 3, 2, 81))
+    assert lane._memory["", ""][1] > 2 * small
+    assert len(lane._ready) == 1, "contexts that knew the smaller scratch memory are gone"
 
 
 def test_clones_run_in_threads_and_free_what_is_theirs(bundle_of: Callable[..., Path], host: Any) -> None:
@@ -233,7 +283,20 @@ def test_clones_run_in_threads_and_free_what_is_theirs(bundle_of: Callable[..., 
     assert host.alive() == {}
 
 
-def test_out_of_memory_unloads_the_engine_and_leaves_the_process_alive(
+def test_out_of_memory_makes_the_lots_smaller(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
+    module, other = __import__("tensorrt"), reference(bundle_of())
+    given = arrays(2, 3, 2, 81)
+    engine.query(*arrays())
+    # room for the buffers, but not for the scratch memory of two images or three classes
+    module.scratch_per_element = 40
+    host.set("limit", host.get("used") + 10_000_000)
+    np.testing.assert_allclose(engine.query(*given), other.query(*given), atol=1e-5)
+    assert engine._at_once["query"].images == 1
+    assert engine._at_once["query"].classes == 1
+    np.testing.assert_allclose(engine.query(*given), other.query(*given), atol=1e-5)
+
+
+def test_out_of_memory_for_one_image_unloads_the_engine_and_leaves_the_process_alive(
     bundle_of: Callable[..., Path], host: Any
 ) -> None:
     engine = open_engine(Bundle.open(bundle_of()), "trt").engine

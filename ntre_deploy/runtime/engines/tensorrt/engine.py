@@ -2,8 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.cuda import CudaError, Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.tensorrt.api import Library
-from ntre_deploy.runtime.engines.tensorrt.lane import Lane
+from ntre_deploy.runtime.engines.tensorrt.lane import Kept, Lane
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan
 from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.stacked import StackedSupports, lots
 
 if TYPE_CHECKING:
     from ntre_deploy.runtime.engines.tensorrt.images import Images
@@ -48,12 +50,12 @@ class _Shared:
                     self.plans.clear()
             self._settle()
 
-    def upload(self, array: Float, lane: Lane) -> DeviceArray:
+    def upload(self, array: NDArray[Any], dtype: "np.dtype[Any]", lane: Lane) -> DeviceArray:
         """A copy on the device, which is freed with its last reference, even if that outlives the engine."""
-        content = np.ascontiguousarray(array, np.float32)
+        content = np.ascontiguousarray(array, dtype)
         memory = _Memory(self, content.nbytes)
         lane.fill(memory.address, content)
-        return DeviceArray(memory.address, content.shape, memory)
+        return DeviceArray(memory.address, content.shape, memory, dtype=dtype)
 
     def allocate(self, size: int) -> int:
         with self._lock:
@@ -83,7 +85,7 @@ class _Shared:
                     path.write_bytes(content)
 
 
-class _Memory:
+class _Memory(Kept):
     """Device memory that is freed when it is dropped."""
 
     def __init__(self, shared: _Shared, size: int) -> None:
@@ -96,12 +98,30 @@ class _Memory:
             self._shared.free(self.address)
 
 
+@dataclass
+class _AtOnce:
+    """How many images and classes go through a plan at once."""
+
+    images: int
+    classes: int
+
+    def shrink(self) -> bool:
+        """Ask for less memory from now on; False where less cannot be asked for."""
+        if self.images > 1:
+            self.images //= 2
+        elif self.classes > 1:
+            self.classes //= 2
+        else:
+            return False
+        return True
+
+
 class TensorRtEngine:
     """Two plans on one GPU; belongs to one thread, `clone()` is for others and shares the plans.
 
-    Inputs are float32 arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which
-    are read in place (or copied on the GPU where they begin at no multiple of 256 bytes).  After the GPU's memory was
-    too small, the engine is unloaded and the process goes on.
+    Inputs are arrays of the host, or arrays in the GPU's memory (`__cuda_array_interface__`, DLPack), which are copied
+    within it.  Where the GPU's memory is too small, fewer images or classes go through at once; after it was too small
+    for one, the engine is unloaded and the process goes on.
 
     Args:
         contents: plan files by role, `support` and `query`, whose hashes were checked.
@@ -155,6 +175,11 @@ class TensorRtEngine:
         self._shared.enter()
         self._lane: Lane | None = None
         self._images: Images | None = None
+        plans = self._shared.plans
+        self._at_once = {
+            "support": _AtOnce(plans["support"].largest("image", 0), 1),
+            "query": _AtOnce(plans["query"].largest("image", 0), plans["query"].largest("prototypes", 0)),
+        }
         with self._shared.device.active():
             self._lane = Lane(self._shared.device)
             if self._device_images:
@@ -170,52 +195,53 @@ class TensorRtEngine:
 
     def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
         """See `Engine.support`."""
-        parts = []
         with self._at_work() as (shared, lane):
             plan = shared.plans["support"]
-            step = plan.largest("image", 0)
-            inputs = _inputs(lane, image=image, mask=mask)
-            for start in range(0, image.shape[0], step):
-                part = slice(start, start + step)
-                parts.append(lane.run(plan, {name: _part(array, part, step) for name, array in inputs.items()}))
+
+            def work(most: _AtOnce) -> list[list[Float]]:
+                inputs = _inputs(lane, plan, image=image, mask=mask)
+                return [
+                    lane.run(plan, {name: _part(array, start, most.images) for name, array in inputs.items()})
+                    for start in range(0, image.shape[0], most.images)
+                ]
+
+            parts = self._in_lots(lane, "support", work)
         prototypes, keys = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return prototypes, keys
 
-    def query(self, image: Any, prototypes: Any, keys: Any) -> Float:
-        """See `Engine.query`; more images or classes than the plan takes at once go one lot after the other."""
-        rows: list[Float] = []
+    def query(self, image: Any, supports: StackedSupports) -> Float:
+        """See `Engine.query`; more images, classes or keys than the plan takes at once go one lot after the other."""
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
-            images, classes = plan.largest("image", 0), plan.largest("prototypes", 0)
-            given = _inputs(lane, image=image, prototypes=prototypes, keys=keys)
-            for i in range(0, image.shape[0], images):
-                row = []
-                for n in range(0, prototypes.shape[0], classes):
-                    some = slice(n, n + classes)
-                    inputs = {
-                        "image": _part(given["image"], slice(i, i + images), images),
-                        "prototypes": _part(given["prototypes"], some, classes),
-                        "keys": _part(given["keys"], some, classes),
-                    }
-                    row.append(lane.run(plan, inputs)[0])
-                rows.append(np.concatenate(row, axis=1))
-        return np.concatenate(rows)
 
-    def query_on_device(self, image: Any, prototypes: Any, keys: Any) -> DeviceArray:
-        """As `query`, with the logits left on the device: read them before the next call of the same shapes.
+            def work(most: _AtOnce) -> list[list[Float]]:
+                images = _inputs(lane, plan, image=image)["image"]
+                whole = StackedSupports(**_inputs(lane, plan, **supports._asdict()))
+                parts = [lot._asdict() for lot in lots(whole, most.classes, plan.largest("keys", 0))]
+                return [
+                    [lane.run(plan, {"image": _part(images, start, most.images), **part})[0] for part in parts]
+                    for start in range(0, image.shape[0], most.images)
+                ]
+
+            rows = self._in_lots(lane, "query", work)
+        return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+    def query_on_device(self, image: Any, supports: StackedSupports) -> DeviceArray:
+        """As `query`, with the logits left on the device: read them before the next call.
 
         Raises:
             EngineError: it failed, or there is more than the plan takes at once.
         """
         with self._at_work() as (shared, lane):
-            inputs = _inputs(lane, image=image, prototypes=prototypes, keys=keys)
-            (logits,) = lane.run_on_device(shared.plans["query"], inputs)
+            plan = shared.plans["query"]
+            inputs = _inputs(lane, plan, image=image, **supports._asdict())
+            (logits,) = lane.run_on_device(plan, inputs)
         return logits
 
-    def label(self, image: Pixels, spec: InputSpec, prototypes: Any, keys: Any) -> tuple[Pixels, Float] | None:
+    def label(self, image: Pixels, spec: InputSpec, supports: StackedSupports) -> tuple[Pixels, Float] | None:
         """See `label_on_device`: uint8 RGB [H, W, 3] to labels [H, W] and logits [N, 2, h, w].
 
-        None where `device_images` is off, or for more classes than the plan takes at once.
+        None where `device_images` is off, or for more than the plan or the GPU's memory takes at once.
 
         Raises:
             EngineError: it failed.
@@ -225,17 +251,40 @@ class TensorRtEngine:
             return None
         with self._at_work() as (shared, lane):
             plan = shared.plans["query"]
-            if prototypes.shape[0] > plan.largest("prototypes", 0):
+            parts = list(lots(supports, self._at_once["query"].classes, plan.largest("keys", 0)))
+            if len(parts) > 1:
                 return None
-            pixels, box = images.prepare(image, spec)
-            inputs = _inputs(lane, image=pixels, prototypes=prototypes, keys=keys)
-            (logits,) = lane.run_on_device(plan, inputs, wait=False)
-            return images.label_map(logits, box)
+            try:
+                pixels, box = images.prepare(image, spec)
+                inputs = _inputs(lane, plan, image=pixels, **parts[0]._asdict())
+                (logits,) = lane.run_on_device(plan, inputs, wait=False)
+                return images.label_map(logits, box)
+            except CudaError as error:
+                if not error.out_of_memory:
+                    raise
+                lane.release()
+                return None
 
-    def keep(self, prototypes: Float, keys: Float) -> tuple[Any, Any]:
-        """Prototypes [N, C] and keys [N, K, D, M] moved to the device, once for all queries that use them."""
+    def keep(self, supports: StackedSupports) -> StackedSupports:
+        """Prototypes and keys moved to the device, once for all queries that use them."""
         with self._at_work() as (shared, lane):
-            return shared.upload(prototypes, lane), shared.upload(keys, lane)
+            types = shared.plans["query"].dtypes
+            prototypes, keys = (
+                shared.upload(array, types[name], lane)
+                for name, array in (("prototypes", supports.prototypes), ("keys", supports.keys))
+            )
+        return StackedSupports(prototypes, keys, supports.chunks)
+
+    def _in_lots(self, lane: Lane, role: str, work: Callable[[_AtOnce], list[list[Float]]]) -> list[list[Float]]:
+        """What `work` gives, with fewer images or classes at once where the GPU's memory was too small."""
+        most = self._at_once[role]
+        while True:
+            try:
+                return work(most)
+            except CudaError as error:
+                if not error.out_of_memory or not most.shrink():
+                    raise
+                lane.release()
 
     def clone(self) -> "TensorRtEngine":
         """Shares the plans; has a stream, contexts and buffers of its own.
@@ -288,17 +337,19 @@ class TensorRtEngine:
         return EngineError(f"This {self._title} engine was unloaded; load the bundle again.")
 
 
-def _inputs(lane: Lane, **arrays: Any) -> dict[str, Float | DeviceArray]:
+def _inputs(lane: Lane, plan: Plan, **arrays: Any) -> dict[str, "NDArray[Any] | DeviceArray"]:
     # as wholes: another library's array need not know slices
     return {
-        name: view(array, name, lane.stream) if is_device_array(array) else np.asarray(array, np.float32)
+        name: view(array, name, lane.stream, plan.dtypes[name])
+        if is_device_array(array)
+        else np.asarray(array, plan.dtypes[name])
         for name, array in arrays.items()
     }
 
 
-def _part(array: Any, part: slice, step: int) -> Any:
+def _part(array: Any, start: int, step: int) -> Any:
     # most calls need no slice, and what is not sliced needs no other object
-    return array if array.shape[0] <= step else array[part]
+    return array if array.shape[0] <= step else array[start : start + step]
 
 
 def _cache_folder(cache: Path, library: Library, contents: dict[str, bytes]) -> Path:

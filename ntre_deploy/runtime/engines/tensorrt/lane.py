@@ -1,9 +1,10 @@
-"""Executing plans on one stream: staging buffers, an execution context for each shape, CUDA graphs."""
+"""Executing plans on one stream: buffers that grow, an execution context for each shape, CUDA graphs."""
 
+import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan, Shape
 
 Float = NDArray[np.float32]
-Inputs = Mapping[str, "Float | DeviceArray"]
+Inputs = Mapping[str, "NDArray[Any] | DeviceArray"]
 
-# sets of shapes (and addresses of foreign arrays) that are kept ready; each has buffers and a graph
+# sets of shapes that are kept ready; each has a context and a graph
 _KEPT = 8
-_ITEM = 4  # bytes of a float32
-# of an address that TensorRT reads or writes
-_ALIGNMENT = 256
+# role and name of an input or output; the scratch memory of all contexts has no name
+_Name = tuple[str, str]
+_SCRATCH = ("", "")
 
 
 @dataclass
@@ -29,19 +30,22 @@ class _Ready:
     """Everything for one set of shapes."""
 
     context: Any
+    scratch: int  # bytes
     outputs: dict[str, Shape]
-    addresses: dict[str, int]
-    # of the inputs from the host, and of all outputs
-    pinned: dict[str, Bytes] = field(default_factory=dict)
-    owned: list[int] = field(default_factory=list)
-    # arrays of the device that lie where TensorRT cannot read them, by their addresses, and their sizes
-    moved: dict[str, tuple[int, int]] = field(default_factory=dict)
     graph: int | None = None
     runs: int = 0
 
 
+class Kept:
+    """What lies behind an array that no one writes to any more: a lane copies it once and then knows it again."""
+
+
 class Lane:
     """A stream and what runs on it; belongs to one thread at a time.
+
+    Whatever lies on the device is copied there into buffers of the lane's own, so that contexts and graphs depend on
+    shapes alone and not on addresses.  The buffers, and the scratch memory that all contexts use in turn, are as large
+    as what has run needed; when one has to grow, contexts and graphs are made anew.
 
     The primary context has to be current in every call.
 
@@ -55,26 +59,29 @@ class Lane:
         # why shapes run without a graph, where one was tried
         self.without_graph = ""
         self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
-        self._scratch: dict[tuple[str, int], int] = {}
+        self._memory: dict[_Name, tuple[int, int]] = {}  # address and size
+        self._pinned: dict[_Name, Bytes] = {}
+        # what was copied last into a buffer, where it stays as it was, and where it lay
+        self._filled: dict[_Name, tuple[weakref.ref[Kept], int]] = {}
         self.stream = device.make_stream()
 
     def run(self, plan: Plan, inputs: Inputs) -> list[Float]:
         """Execute a plan and wait for it.
 
         Args:
-            inputs: float32 arrays of the host, or arrays on the device, which are read in place where they are aligned.
+            inputs: arrays of the host or on the device, in the types of `Plan.dtypes`.
 
         Returns:
-            float32 arrays of the host, in the plan's order, shaped as `Engine.support` or `Engine.query` give them.
+            arrays of the host, in the plan's order, shaped as `Engine.support` or `Engine.query` give them.
 
         Raises:
             EngineError: it failed.
         """
         ready = self._run(plan, inputs, to_host=True)
-        return [ready.pinned[n].view(np.float32).reshape(shape).copy() for n, shape in ready.outputs.items()]
+        return [self._staging(plan, n, shape).copy() for n, shape in ready.outputs.items()]
 
     def run_on_device(self, plan: Plan, inputs: Inputs, *, wait: bool = True) -> list[DeviceArray]:
-        """As `run`, with arrays on the device, which the next run of the same shapes overwrites.
+        """As `run`, with arrays on the device, which the next run overwrites.
 
         Args:
             wait: without it, the work is only queued; `stream` must be waited for before the next run.
@@ -83,37 +90,35 @@ class Lane:
             EngineError: it failed.
         """
         ready = self._run(plan, inputs, to_host=False, wait=wait)
-        return [DeviceArray(ready.addresses[n], shape) for n, shape in ready.outputs.items()]
+        return [
+            DeviceArray(self._memory[plan.role, n][0], shape, dtype=plan.dtypes[n])
+            for n, shape in ready.outputs.items()
+        ]
 
     def _run(self, plan: Plan, inputs: Inputs, *, to_host: bool, wait: bool = True) -> _Ready:
-        shapes = {name: tuple(inputs[name].shape) for name in plan.inputs}
-        foreign = {n: a for n in plan.inputs if isinstance(a := inputs[n], DeviceArray)}
-        key = (plan.role, to_host, *shapes.items(), *((name, array.address) for name, array in foreign.items()))
-        ready = self._ready.get(key)
-        if ready is None:
-            while len(self._ready) >= _KEPT:
-                self._drop(self._ready.popitem(last=False)[1])
-            ready = self._ready[key] = self._prepare(plan, shapes, foreign, to_host)
-        self._ready.move_to_end(key)
-        for name, array in inputs.items():
-            if isinstance(array, DeviceArray):
-                if array.stream:
-                    self._device.follow(self.stream, array.stream)
-            else:
-                ready.pinned[name].view(np.float32).reshape(array.shape)[...] = array
+        given = {name: inputs[name] for name in plan.inputs}
+        shapes = {name: tuple(array.shape) for name, array in given.items()}
+        from_host = [name for name, array in given.items() if not isinstance(array, DeviceArray)]
+        ready = self._get(plan, shapes, from_host, to_host)
         try:
-            self._execute(plan, ready)
+            for name, array in given.items():
+                if isinstance(array, DeviceArray):
+                    self._take(plan.role, name, array)
+                else:
+                    self._filled.pop((plan.role, name), None)
+                    self._staging(plan, name, shapes[name])[...] = array
+            self._execute(plan, ready, {name: shapes[name] for name in from_host}, ready.outputs if to_host else {})
             if wait:
                 self._device.wait(self.stream)
         except EngineError:
             # its context may be in any state
-            self._drop(self._ready.pop(key))
+            self._drop_all()
             raise
         ready.runs += 1
         return ready
 
-    def fill(self, address: int, content: Float) -> None:
-        """Copy a C-contiguous float32 array [...] to device memory, and wait for it."""
+    def fill(self, address: int, content: NDArray[Any]) -> None:
+        """Copy a C-contiguous array [...] to device memory, and wait for it."""
         pinned = self._device.allocate_pinned(content.nbytes)
         try:
             pinned[...] = content.reshape(-1).view(np.uint8)
@@ -122,76 +127,123 @@ class Lane:
         finally:
             self._device.free_pinned(pinned)
 
+    def release(self) -> None:
+        """Free all buffers, contexts and graphs; the next run makes those that it needs."""
+        self._drop_all()
+        let_go(self._device, (address for address, _ in self._memory.values()), self._pinned.values())
+        self._memory.clear()
+        self._pinned.clear()
+        self._filled.clear()
+
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
-        while self._ready:
-            self._drop(self._ready.popitem()[1])
-        let_go(self._device, self._scratch.values())
-        self._scratch.clear()
+        self.release()
         if self.stream:
             with suppress(CudaError):
                 self._device.free_stream(self.stream)
             self.stream = 0
 
-    def _prepare(self, plan: Plan, shapes: dict[str, Shape], foreign: dict[str, DeviceArray], to_host: bool) -> _Ready:
-        profile = plan.profile(shapes)
-        scratch = self._scratch.get((plan.role, profile))
-        if scratch is None:
-            scratch = self._scratch[plan.role, profile] = self._device.allocate(plan.scratch(profile))
-        context = plan.context(profile, self.stream, scratch, shapes)
-        in_place = {n: a.address for n, a in foreign.items() if a.address % _ALIGNMENT == 0}
-        ready = _Ready(context, plan.output_shapes(context), in_place)
+    def _get(self, plan: Plan, shapes: dict[str, Shape], from_host: list[str], to_host: bool) -> _Ready:
+        """What is ready for these shapes, with buffers that hold them."""
+        key = (plan.role, to_host, *shapes.items(), *from_host)
+        ready = self._ready.get(key)
+        if ready is not None:
+            self._ready.move_to_end(key)
+            return ready
+        while len(self._ready) >= _KEPT:
+            self._drop(self._ready.popitem(last=False)[1])
+        context, scratch = plan.context(plan.profile(shapes), self.stream, shapes)
+        ready = _Ready(context, scratch, plan.output_shapes(context))
+        sizes = {n: _size(shape, plan.dtypes[n]) for n, shape in {**shapes, **ready.outputs}.items()}
         try:
-            for name, shape in {**shapes, **ready.outputs}.items():
-                if name in in_place:
-                    continue
-                size = int(np.prod(shape, dtype=np.int64)) * _ITEM
-                ready.addresses[name] = self._device.allocate(size)
-                ready.owned.append(ready.addresses[name])
-                if name in foreign:
-                    ready.moved[name] = (foreign[name].address, size)
-                elif to_host or name in shapes:
-                    ready.pinned[name] = self._device.allocate_pinned(size)
-            plan.bind(context, ready.addresses)
+            for name, size in sizes.items():
+                self._room((plan.role, name), size)
+                if name in from_host or (to_host and name in ready.outputs):
+                    self._pin((plan.role, name), size)
+            plan.use_scratch(context, self._room(_SCRATCH, scratch), scratch)
+            plan.bind(context, {name: self._memory[plan.role, name][0] for name in sizes})
         except EngineError:
             self._drop(ready)
             raise
+        self._ready[key] = ready
         return ready
 
-    def _execute(self, plan: Plan, ready: _Ready) -> None:
+    def _room(self, name: _Name, size: int) -> int:
+        """Device memory of that size at least; what was made for a smaller one is dropped with it."""
+        address, there = self._memory.get(name, (0, 0))
+        if there < size:
+            # contexts and graphs hold the address
+            self._drop_all()
+            self._filled.pop(name, None)
+            if there:
+                del self._memory[name]
+                self._device.free(address)
+            address = self._device.allocate(size)
+            self._memory[name] = (address, size)
+        return address
+
+    def _pin(self, name: _Name, size: int) -> None:
+        array = self._pinned.get(name)
+        if array is None or array.nbytes < size:
+            self._drop_all()
+            if array is not None:
+                self._device.free_pinned(self._pinned.pop(name))
+            self._pinned[name] = self._device.allocate_pinned(size)
+
+    def _staging(self, plan: Plan, name: str, shape: Shape) -> NDArray[Any]:
+        dtype = plan.dtypes[name]
+        return self._pinned[plan.role, name][: _size(shape, dtype)].view(dtype).reshape(shape)
+
+    def _take(self, role: str, name: str, array: DeviceArray) -> None:
+        """Queue the copy of an array of the device into the lane's buffer, unless it is there already."""
+        if array.stream:
+            self._device.follow(self.stream, array.stream)
+        last, address = self._filled.get((role, name), (None, 0))
+        kept = array.owner if isinstance(array.owner, Kept) else None
+        if kept is not None and last is not None and last() is kept and address == array.address:
+            return
+        self._filled.pop((role, name), None)
+        self._device.copy_within(self._memory[role, name][0], array.address, array.nbytes, self.stream)
+        if kept is not None:
+            self._filled[role, name] = (weakref.ref(kept), array.address)
+
+    def _execute(self, plan: Plan, ready: _Ready, from_host: dict[str, Shape], to_host: dict[str, Shape]) -> None:
+        def queue() -> None:
+            for name, shape in from_host.items():
+                size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
+                self._device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
+            plan.enqueue(ready.context, self.stream)
+            for name, shape in to_host.items():
+                size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
+                self._device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
+
         if ready.graph is None and ready.runs == 1 and self.graphs:
-            self._capture(plan, ready)
+            self._capture(plan, ready, queue)
         if ready.graph is not None:
             self._device.launch(ready.graph, self.stream)
         else:
-            self._queue(plan, ready)
+            queue()
 
-    def _queue(self, plan: Plan, ready: _Ready) -> None:
-        for name in plan.inputs:
-            if name in ready.pinned:
-                self._device.copy_in(ready.addresses[name], ready.pinned[name], self.stream)
-        for name, (source, size) in ready.moved.items():
-            self._device.copy_within(ready.addresses[name], source, size, self.stream)
-        plan.enqueue(ready.context, self.stream)
-        for name in plan.outputs:
-            if name in ready.pinned:
-                self._device.copy_out(ready.pinned[name], ready.addresses[name], self.stream)
-
-    def _capture(self, plan: Plan, ready: _Ready) -> None:
+    def _capture(self, plan: Plan, ready: _Ready, queue: Callable[[], None]) -> None:
         if not plan.capturable(ready.context, self.stream):
             self.without_graph = f"{plan.library.title} says that this cannot be captured"
             return
         try:
-            ready.graph = self._device.capture(self.stream, lambda: self._queue(plan, ready))
+            ready.graph = self._device.capture(self.stream, queue)
         except EngineError as error:
             # what cannot be captured still runs, launch by launch
             self.without_graph = str(error)
+
+    def _drop_all(self) -> None:
+        while self._ready:
+            self._drop(self._ready.popitem()[1])
 
     def _drop(self, ready: _Ready) -> None:
         if ready.graph is not None:
             with suppress(CudaError):
                 self._device.free_graph(ready.graph)
         ready.graph = ready.context = None
-        let_go(self._device, ready.owned, ready.pinned.values())
-        ready.owned.clear()
-        ready.pinned.clear()
+
+
+def _size(shape: Shape, dtype: "np.dtype[Any]") -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime.cuda import explain
 from ntre_deploy.runtime.engines.tensorrt.api import OUT_OF_MEMORY, Library, deserialise, inspect, make_logger
@@ -40,12 +42,16 @@ class Plan:
         trt = library.module
         self._runtime, self._engine = deserialise(library, self.logger, content, trusted_host_code=trusted_host_code)
         engine = self._engine
+        types = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16, trt.DataType.INT32: np.int32}
+        self.dtypes: dict[str, np.dtype[Any]] = {}
         self.inputs: list[str] = []
         self.outputs: list[str] = []
         for index in range(engine.num_io_tensors):
             name = str(engine.get_tensor_name(index))
-            if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
-                raise EngineError(f"The {role} engine takes '{name}' in another type than float32; export it again.")
+            found = types.get(engine.get_tensor_dtype(name))
+            if found is None:
+                raise EngineError(f"The {role} engine has '{name}' in a type that is not known; export it again.")
+            self.dtypes[name] = np.dtype(found)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs).append(name)
         self.profiles = [
@@ -79,12 +85,10 @@ class Plan:
             "`ntre export --max-batch`, `--max-classes` or `--max-shots`."
         )
 
-    def scratch(self, profile: int) -> int:
-        """Bytes of device memory that a context of a profile needs while it runs."""
-        return int(self._engine.get_device_memory_size_for_profile_v2(profile))
+    def context(self, profile: int, stream: int, shapes: Shapes) -> tuple[Any, int]:
+        """An execution context for one set of shapes, and the bytes of device memory that it needs while it runs.
 
-    def context(self, profile: int, stream: int, scratch: int, shapes: Shapes) -> Any:
-        """An execution context for one set of shapes, which works in the memory at `scratch`.
+        `use_scratch` gives it that memory, which is far less than what the largest shapes of its profile need.
 
         Raises:
             EngineError: it cannot be made.
@@ -98,10 +102,15 @@ class Plan:
         if context is None:
             raise self.failure("make an execution context")
         self._done(context.set_optimization_profile_async(profile, stream), "choose its profile")
-        context.set_device_memory(scratch, self.scratch(profile))
         for name, shape in shapes.items():
             self._done(context.set_input_shape(name, shape), f"take {name} {list(shape)}")
-        return context
+        # 0 where it cannot tell; then the profile's maximum is what is known
+        size = int(context.update_device_memory_size_for_shapes())
+        return context, size or int(self._engine.get_device_memory_size_for_profile_v2(profile))
+
+    def use_scratch(self, context: Any, address: int, size: int) -> None:
+        """Give a context the memory that it works in."""
+        context.set_device_memory(address, size)
 
     def output_shapes(self, context: Any) -> Shapes:
         """Shapes of the outputs for the inputs that a context was made for.
