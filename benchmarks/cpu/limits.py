@@ -19,13 +19,14 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _KERNELS = {"fp32": ("_f32",), "bf16": ("_bf16",), "int8": ("_u8", "_i8")}
 
 
-def query_operations(model: FewShotNetwork, size: int, keys: tuple[int, ...]) -> float:
-    """Floating-point operations (2 a multiply-add) of one query with keys of the shape [N, K, D, M]."""
+def query_operations(model: FewShotNetwork, size: int, keys: tuple[int, ...], chunks: tuple[int, ...]) -> float:
+    """Floating-point operations (2 a multiply-add) of one query with keys [P, L, D] and chunks [N, K, Q]."""
     graph = query_graph(model, size).to("meta")
     inputs = (
         torch.empty(1, 3, size, size, device="meta"),
-        torch.empty(keys[0], model.prototype_channels, device="meta"),
+        torch.empty(chunks[0], model.prototype_channels, device="meta"),
         torch.empty(keys, device="meta"),
+        torch.empty(chunks, dtype=torch.int32, device="meta"),
     )
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         graph(*inputs)

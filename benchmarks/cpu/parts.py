@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ntre_deploy.bench.latency import timed
 from ntre_deploy.export.graphs import query_graph
 from ntre_deploy.model.network import FewShotNetwork
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 Inputs = Mapping[str, Float]
@@ -128,14 +129,15 @@ def onnxruntime_shares(
 def torch_shares(model: FewShotNetwork, size: int, inputs: Inputs, rounds: int) -> dict[str, float]:
     """From the times of the parts one after the other, in eager mode."""
     graph = query_graph(model, size)
-    image, prototypes, keys = (torch.from_numpy(inputs[name]) for name in ("image", "prototypes", "keys"))
+    image = torch.from_numpy(inputs["image"])
+    prototypes, keys, chunks = (torch.from_numpy(inputs[name]) for name in StackedSupports._fields)
     samples: dict[str, list[float]] = {name: [] for name in PARTS}
     with torch.inference_mode():
         for _ in range(rounds + 1):
             (f2, f3), lower = timed(lambda: graph.backbone.lower(image))
             f4, upper = timed(lambda f3=f3: graph.backbone.upper(f3))  # type: ignore[misc]
-            _, prior = timed(lambda f4=f4: graph.prior(f4, keys))  # type: ignore[misc]
-            _, head = timed(lambda f=(f2, f3, f4): graph.head(image, *f, prototypes, keys))  # type: ignore[misc]
+            _, prior = timed(lambda f4=f4: graph.prior(f4, keys, chunks))  # type: ignore[misc]
+            _, head = timed(lambda f=(f2, f3, f4): graph.head(image, *f, prototypes, keys, chunks))  # type: ignore[misc]
             for name, value in zip(PARTS, (lower, upper, prior, head - prior), strict=True):
                 samples[name].append(value)
     medians = {name: float(np.median(values[1:])) for name, values in samples.items()}

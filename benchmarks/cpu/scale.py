@@ -42,10 +42,10 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     for k in SHOTS:
         for n in CLASSES:
             state = segmenter.stack([_first(memories[i % len(memories)], k) for i in range(n)])
-            ways[f"{n} classes {k} shots"] = partial(engine.query, pixels[None], *state)
+            ways[f"{n} classes {k} shots"] = partial(engine.query, pixels[None], state)
     one = segmenter.stack(_first(memories[0], 1))
     batches: dict[str, Call] = {
-        f"batch of {b}": partial(engine.query, np.repeat(pixels[None], b, axis=0), *one) for b in BATCHES
+        f"batch of {b}": partial(engine.query, np.repeat(pixels[None], b, axis=0), one) for b in BATCHES
     }
     # apart, because OpenVINO keeps few compiled graphs
     samples = interleaved(ways, setting.rounds) | interleaved(batches, setting.rounds)

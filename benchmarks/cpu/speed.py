@@ -33,8 +33,8 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
     results, _ = run_bench(systems, spec, setting.dataset, episodes, rounds=setting.rounds)
     inputs = [_inputs(setting, systems[1], episode) for episode in episodes.episodes]
     model = load_model(setting.bundle, setting.checkpoint)
-    shapes = [given["keys"].shape for given in inputs]
-    operations = float(np.mean([query_operations(model, spec.size, shape) for shape in shapes]))
+    shapes = [(given["keys"].shape, given["chunks"].shape) for given in inputs]
+    operations = float(np.mean([query_operations(model, spec.size, *pair) for pair in shapes]))
     rates = {name: product_rate(name, setting.threads) for name in ("fp32", "bf16", "int8")}
     shares = _shares(setting, inputs[0], systems)
     rows = [_row(s, r, results[0], shares, operations, rates) for s, r in zip(systems, results, strict=True)]
@@ -46,7 +46,7 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
             "episodes": episodes.describe(),
             "rounds": setting.rounds,
             "query_gflop": operations / 1e9,
-            "keys_shapes": [list(shape) for shape in shapes],
+            "keys_shapes": [list(keys) for keys, _ in shapes],
             "matrix_product_gflop_s": {k: v and v / 1e9 for k, v in rates.items()},
             "skipped": skipped,
             "systems": rows,
@@ -85,9 +85,9 @@ def _row(
 def _inputs(setting: Setting, system: System, episode: Episode) -> Inputs:
     """The query graph's inputs of an episode."""
     pairs = [(setting.dataset.image(i), setting.dataset.mask(i, episode.class_id)) for i in episode.supports]
-    prototypes, keys = system.prepare(pairs)
+    supports = system.prepare(pairs)
     pixels, _ = prepare_image(setting.dataset.image(episode.query), setting.bundle.manifest.input)
-    return {"image": pixels[None], "prototypes": prototypes, "keys": keys}
+    return {"image": pixels[None], **supports._asdict()}
 
 
 def _shares(setting: Setting, inputs: Inputs, systems: list[System]) -> dict[tuple[str, str], dict[str, float]]:

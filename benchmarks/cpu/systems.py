@@ -12,21 +12,22 @@ from torch import Tensor
 
 from ntre_deploy.bench.systems import Cached, System, build_systems, find_checkpoint
 from ntre_deploy.export.graphs import query_graph
-from ntre_deploy.export.torch_engines import TorchEngine
+from ntre_deploy.export.torch_engines import TorchEngine, as_tensors
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
-Graph = Callable[[Tensor, Tensor, Tensor], Tensor]
+Graph = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class VariantEngine:
     """PyTorch's eager engine with another way to run the query graph; supports are encoded as ever.
 
     Args:
-        graph: takes image, prototypes and keys, as `QueryGraph` does.
+        graph: takes image, prototypes, keys and chunks, as `QueryGraph` does.
         context: made anew around each call, such as autocast.
     """
 
@@ -47,11 +48,11 @@ class VariantEngine:
         """See `Engine.support`."""
         return self._base.support(image, mask)
 
-    def query(self, image: Float, prototypes: Float, keys: Float) -> Float:
+    def query(self, image: Float, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
         with torch.inference_mode(), self._context():
             pixels = torch.from_numpy(image).contiguous(memory_format=self._layout)
-            logits = self._graph(pixels, torch.from_numpy(prototypes), torch.from_numpy(keys))
+            logits = self._graph(pixels, *as_tensors(supports))
         return np.asarray(logits.float().numpy())
 
     def clone(self) -> "VariantEngine":

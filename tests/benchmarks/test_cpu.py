@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ntre_deploy.runtime.engines import openvino
+from ntre_deploy.runtime.stacked import CHUNK, stack
 
 FOLDER = "cpu"
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / FOLDER
@@ -78,8 +79,7 @@ def test_both_engines_profile_every_part(exported: Path, tiny_checkpoint: Path) 
     rng = np.random.default_rng(0)
     inputs = {
         "image": rng.random((1, 3, 65, 65), np.float32),
-        "prototypes": rng.random((1, 16), np.float32),
-        "keys": rng.random((1, 1, 512, 9), np.float32),
+        **stack(rng.random((1, 16), np.float32), rng.random((1, 1, 512, 9), np.float32))._asdict(),
     }
     parts = named_parts(content, upper_modules(model, 65))
     for found in (
@@ -97,10 +97,10 @@ def test_the_operations_are_those_of_the_layers(tiny_checkpoint: Path) -> None:
     from ntre_deploy.model.checkpoint import load_checkpoint
 
     model = load_checkpoint(tiny_checkpoint).model
-    one, more = (query_operations(model, 65, (1, 1, 512, m)) for m in (10, 30))
+    one, more = (query_operations(model, 65, (p, CHUNK, 512), (1, 1, p)) for p in (1, 3))
     # 9 x 9 positions, 512 channels, a multiply and an add for each key more
-    assert more - one == 2 * 81 * 512 * 20
-    two = query_operations(model, 65, (2, 1, 512, 10))
+    assert more - one == 2 * 81 * 512 * 2 * CHUNK
+    two = query_operations(model, 65, (2, CHUNK, 512), (2, 1, 1))
     assert one < two < 2 * one, "the backbone runs once for all classes"
 
 
