@@ -6,7 +6,6 @@ left in between.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -198,16 +197,25 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
     Raises:
         InputError: more classes than labels.
     """
-    labels = np.zeros((box.height, box.width), np.uint8)
-    for pixels, margins in _margins(logits, box):
-        part = labels[pixels]
-        if len(logits) == 1:
-            np.greater(next(margins), 0, out=part.view(np.bool_))
-            continue
-        best = np.zeros(part.shape, np.float32)
-        for index, values in enumerate(margins):
-            part[values > best] = index + 1
-            np.maximum(best, values, out=best)
+    labels = np.empty((box.height, box.width), np.uint8)
+    across, down = _across(logits, box)
+    if len(logits) == 1:
+        for band in down:
+            np.greater(band.matrix @ across[0, band.features], 0, out=labels[band.pixels].view(np.bool_))
+        return labels
+    numbers = np.arange(1, len(logits) + 1, dtype=np.uint8)
+    winners = _winners(across, numbers)
+    for band in down:
+        part, rows = labels[band.pixels], winners[band.features]
+        part[...] = rows[0]
+        # a margin is a mean of the band's features: who wins in all of them wins in between, and most columns are such
+        columns = np.flatnonzero((rows[1:] != rows[0]).any(axis=0))
+        if len(columns):
+            near = across[:, band.features].take(columns, axis=2)
+            upper, lower = near.max(axis=1), near.min(axis=1)
+            # nor can one win that stays below zero or below another
+            able = ((upper > 0) & (upper >= lower.max(axis=0))).any(axis=1)
+            part[:, columns] = _winners(band.matrix @ near[able], numbers[able])
     return labels
 
 
@@ -223,8 +231,9 @@ def label_scores(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ..
     """
     labels = label_map(logits, box)
     sums, counts = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
-    for pixels, margins in _margins(logits, box):
-        values, won = np.stack(list(margins)), labels[pixels]
+    across, down = _across(logits, box)
+    for band in down:
+        values, won = band.matrix @ across[:, band.features], labels[band.pixels]
         # the winner's margin is the largest and above 0, so that no exponential is
         top = np.maximum(values.max(axis=0), 0)
         probability = 1 / (np.exp(values - top).sum(axis=0) + np.exp(-top))
@@ -235,17 +244,25 @@ def label_scores(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ..
     return labels, tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums, counts, strict=True))
 
 
-def _margins(logits: Float, box: Letterbox) -> Iterator[tuple[slice, Iterator[Float]]]:
-    """Rows of the image, and of each class its margins there, [rows, W]; products are made as they are asked for."""
+def _across(logits: Float, box: Letterbox) -> tuple[Float, tuple[_Band, ...]]:
+    """Margins [N, h, W] with the image's own columns, and the bands of rows that are left to be made of them."""
     classes, _, h, w = logits.shape
     if not 1 <= classes <= MAX_CLASSES:
         raise InputError(f"{classes} classes were given; a label map holds 1 to {MAX_CLASSES}.")
     margin = logits[:, 1] - logits[:, 0]  # the maps are linear, so the difference may go through them alone
+    margin = margin.reshape(classes * h, w)
+    across = np.empty((classes * h, box.width), np.float32)
+    for band in _bands(box.width, box.inner_width, box.size, w, classes * h):
+        np.matmul(margin[:, band.features], band.matrix.T, out=across[:, band.pixels])
     down = _bands(box.height, box.inner_height, box.size, h, box.width)
-    right = _bands(box.width, box.inner_width, box.size, w, classes * h)
-    across = np.empty((box.width, classes * h), np.float32)
-    for band in right:
-        np.matmul(band.matrix, margin.reshape(classes * h, w).T[band.features], out=across[band.pixels])
-    across = np.ascontiguousarray(across.T).reshape(classes, h, box.width)
-    for band in down:
-        yield band.pixels, (band.matrix @ across[index, band.features] for index in range(classes))
+    return across.reshape(classes, h, box.width), down
+
+
+def _winners(margins: Float, numbers: Pixels) -> Pixels:
+    """The number of the largest of margins [N, ...] where it is above zero, of the first of equals; 0 elsewhere."""
+    labels = np.zeros(margins.shape[1:], np.uint8)
+    best = np.zeros(margins.shape[1:], np.float32)
+    for number, values in zip(numbers, margins, strict=True):
+        labels[values > best] = number
+        np.maximum(best, values, out=best)
+    return labels

@@ -54,7 +54,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         ("../x", "manifest.json"),
     ),
     "an absolute path": (lambda b: edit(b, lambda c: c["files"][0].update(name="/etc/passwd")), ("/etc/passwd",)),
-    "an unknown schema": (lambda b: edit(b, lambda c: c.update(schema=99)), ("99", "1")),
+    "an unknown schema": (lambda b: edit(b, lambda c: c.update(schema=99)), ("99", "2")),
     "an unlisted file": (lambda b: (b / "extra.onnx").write_text("x"), ("extra.onnx",)),
     "external data": (outsource, ("query.onnx", "external data")),
 }
