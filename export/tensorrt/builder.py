@@ -26,6 +26,8 @@ class Built:
         precision: that most convolutions run in.
         found_by: `inspector`, or `builder` where there is no GPU to load the plan on.
         timing_cache: for the next build; empty where the library has none.
+        scratch: bytes of device memory that the largest shapes need beside weights, inputs and outputs; None where the
+            builder does not tell.
     """
 
     plan: bytes
@@ -33,6 +35,7 @@ class Built:
     precision: str
     found_by: str
     timing_cache: bytes = b""
+    scratch: int | None = None
 
 
 def build(
@@ -96,12 +99,12 @@ def build(
         raise monitor.error
     if memory is None:
         raise _failure(library, logger, what, options)
-    plan = bytes(memory)
+    plan, scratch = bytes(memory), logger.scratch
     told, found_by = _layers(library, logger, plan, options)
     counts = kernels(told)
     found = config.get_timing_cache() if keeps_timings else None
     timings = b"" if found is None else bytes(found.serialize())
-    return Built(plan, counts, found_precision(counts), found_by, timings)
+    return Built(plan, counts, found_precision(counts), found_by, timings, scratch)
 
 
 def check_precision(built: Built, asked: str, what: str) -> None:
@@ -166,6 +169,8 @@ def _configure(library: Library, config: Any, targets: Sequence[str], options: T
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if library.ahead_of_time:
+        # a CUDA graph cannot be captured around memory that the library takes by itself
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             capability = getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}")

@@ -122,6 +122,7 @@ def write_plans(
             "onnx_sha256": key["onnx_sha256"],
             "kernels": built.kernels,
             "found_by": built.found_by,
+            "scratch_bytes": built.scratch,
             "profiles": shapes,
             "from_cache": was_there,
         }

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ntre_deploy.errors import EngineError, GateError, InputError
+from ntre_deploy.export.graphs import query_graph
+from ntre_deploy.export.onnx import query_signature, write_onnx
 from ntre_deploy.export.tensorrt.builder import Built, build, check_precision
 from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
+from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.ntrenet import NTRENet
+from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import api
 
@@ -171,3 +177,34 @@ def test_the_options_reach_the_builder(library: api.Library, exported: Path) -> 
     shapes = profiles("trt-rtx", "support", 65, OPTIONS, (16, 512), 81)
     options = TensorRtOptions(workspace_mib=256, effort=1)
     assert build(library, content, shapes, SM, options).precision == "fp16"
+
+
+@pytest.fixture(scope="module")
+def resnet50(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, NTRENet]:
+    """The fp16 query graph of the paper's network at its size."""
+    model, _ = import_weights("random:1", NTRENetConfig(backbone="resnet50", input_size=473))
+    assert isinstance(model, NTRENet)
+    path = tmp_path_factory.mktemp("resnet50") / "query.fp16.onnx"
+    signature = query_signature(473, model.prototype_channels, model.key_channels, torch.float16)
+    write_onnx(query_graph(model, 473, torch.float16), signature, path)
+    return path.read_bytes(), model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        (TensorRtOptions(max_batch=1, max_classes=1, max_shots=1), 100e6),
+        (TensorRtOptions(max_batch=1, max_classes=10, max_shots=5), 300e6),
+        (TensorRtOptions(), 1e9),
+    ],
+)
+def test_scratch_memory_stays_small(
+    library: api.Library, resnet50: tuple[bytes, NTRENet], options: TensorRtOptions, limit: float
+) -> None:
+    content, model = resnet50
+    channels = (model.prototype_channels, model.key_channels)
+    shapes = profiles("trt-rtx", "query", 473, options, channels, 60 * 60)
+    built = build(library, content, shapes, SM, options, what="query")
+    assert built.scratch is not None
+    assert 10e6 < built.scratch < limit

@@ -23,6 +23,7 @@ _VERSIONS = {"trt": ((10, 13), (12,)), "trt-rtx": ((1, 7), (2,))}
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|cudaErrorMemoryAllocation|cudaError 2\b", re.IGNORECASE)
 # what the builder prints of the finished engine when it is asked for every detail
 _LAYERS = "Layers:\n"
+_SCRATCH = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def load(engine: str) -> Library:
 
 
 def make_logger(library: Library) -> Any:
-    """An `ILogger` that prints nothing and keeps what errors need: `told(what)`, `layers` and `forget()`."""
+    """An `ILogger` that prints nothing and keeps what errors and reports need: `told(what)`, `layers`, `scratch`
+    and `forget()`."""
     trt = library.module
     severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
@@ -110,12 +112,15 @@ def make_logger(library: Library) -> Any:
             base.__init__(self)
             self.errors: list[str] = []
             self.layers = ""
+            self.scratch: int | None = None
 
         def log(self, severity: Any, message: str) -> None:
             if severity in severe:
                 self.errors.append(message)
             elif message.startswith(_LAYERS):
                 self.layers = message[len(_LAYERS) :]
+            elif found := _SCRATCH.search(message):
+                self.scratch = int(found[1])
 
         def forget(self) -> None:
             """Forget the errors of what was done before."""
