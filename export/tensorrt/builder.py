@@ -9,6 +9,7 @@ import onnx
 from ntre_deploy.errors import EngineError, GateError, InputError
 from ntre_deploy.export.tensorrt.options import Profile, TensorRtOptions
 from ntre_deploy.export.tensorrt.progress import Phases, make_monitor
+from ntre_deploy.interrupts import held_interrupts
 from ntre_deploy.runtime.engines.tensorrt.api import OUT_OF_MEMORY, Library, deserialise, inspect, make_logger
 from ntre_deploy.runtime.engines.tensorrt.layers import Kernels, found_precision, kernels
 
@@ -66,8 +67,27 @@ def build(
     Raises:
         InputError: int8 activations are unsigned.
         EngineError: the library cannot start, read the file or build it; says why.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the build is stopped at its next step.
     """
     check_signed(content, what)
+    # the library calls the logger and the monitor, and would swallow what is raised in them
+    with held_interrupts() as stopped:
+        monitor = make_monitor(library, Phases(f"building {what}", progress), stopped)
+        return _build(library, content, profiles, targets, options, what, tf32, timing_cache, monitor)
+    raise AssertionError("an interrupt is raised")
+
+
+def _build(
+    library: Library,
+    content: bytes,
+    profiles: Sequence[Profile],
+    targets: Sequence[str],
+    options: TensorRtOptions,
+    what: str,
+    tf32: bool,
+    timing_cache: bytes,
+    monitor: Any,
+) -> Built:
     trt = library.module
     logger = make_logger(library)
     try:
@@ -85,7 +105,6 @@ def build(
         config.clear_flag(trt.BuilderFlag.TF32)
     for profile in profiles:
         _add(builder, config, profile, what)
-    monitor = make_monitor(library, Phases(f"building {what}", progress))
     config.progress_monitor = monitor
     keeps_timings = not library.ahead_of_time
     if keeps_timings:

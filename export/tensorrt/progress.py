@@ -61,11 +61,14 @@ class Phases:
         self._report(f"{self._what}: {names[-1]}, {self.share():.0%}{eta}")
 
 
-def make_monitor(library: Library, phases: Phases) -> Any:
+def make_monitor(library: Library, phases: Phases, stopped: Callable[[], bool] = lambda: False) -> Any:
     """An `IProgressMonitor` that feeds `phases`.
 
-    An exception in it (Ctrl-C above all) would pass through the library's own frames, which it does not survive: it is
-    kept in `error`, and the build is told to stop.
+    An exception in it would pass through the library's own frames, which it does not survive: it is kept in `error`,
+    and the build is told to stop.
+
+    Args:
+        stopped: asked after every step; the build ends where it says so.
     """
     base: Any = library.module.IProgressMonitor
 
@@ -80,7 +83,7 @@ def make_monitor(library: Library, phases: Phases) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._keep(lambda: phases.step(phase_name, step))
-            return self.error is None
+            return self.error is None and not stopped()
 
         def phase_finish(self, phase_name: str) -> None:
             self._keep(lambda: phases.finish(phase_name))

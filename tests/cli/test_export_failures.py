@@ -19,6 +19,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.export import verify
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.verify import Tolerance
+from ntre_deploy.runtime.engines.tensorrt.api import unavailable
 
 Done = subprocess.CompletedProcess[str]
 Process = subprocess.Popen[str]
@@ -110,6 +111,25 @@ def test_an_interrupt_leaves_nothing_and_says_so_in_one_line(
     assert err.count("\n") == 1
     assert "interrupted" in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(unavailable("trt-rtx") is not None, reason=unavailable("trt-rtx") or "")
+def test_an_interrupt_while_a_plan_is_built_leaves_nothing(
+    tiny: SimpleNamespace, start: Callable[..., Process], tmp_path: Path
+) -> None:
+    options = ("--engine", "trt-rtx", "--sm", "8.6", "--engine-cache", "cache", "--out", "x.ntre")
+    process = start("export", tiny.checkpoint, *options, cwd=tmp_path)
+    try:
+        # the other plan comes next
+        started(process, tmp_path, ".x.ntre.partial-*/support.trt-rtx-*.plan")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted" in err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert not list((tmp_path / "cache").rglob("*partial*"))
 
 
 def test_an_export_that_does_not_verify_exits_with_1(

@@ -1,0 +1,57 @@
+"""Ctrl-C during work of a compiled library, which must not have an exception pass through its own frames."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Callable[[], bool]]:
+    """Keep SIGINT and SIGTERM from raising until the block ends, and raise KeyboardInterrupt then.
+
+    Yields a function that tells whether one has come: callbacks of the library ask it, on whichever thread, and have
+    the work stopped.  An error of the work that was stopped gives way to the KeyboardInterrupt.  On another thread than
+    the main one, to which Python gives no signals, nothing is held.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+
+    # Python calls handlers between two steps of the main thread alone; the socket is written at once
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def interrupted() -> bool:
+        try:
+            if set(reader.recv(256)) & set(_SIGNALS):
+                came.set()
+        except BlockingIOError:
+            pass
+        return came.is_set()
+
+    handlers = {number: signal.signal(number, note) for number in _SIGNALS}
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield interrupted
+    except Exception:
+        if not interrupted():
+            raise
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        stopped = interrupted()
+        reader.close()
+        writer.close()
+    if stopped:
+        raise KeyboardInterrupt
