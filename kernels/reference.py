@@ -10,8 +10,6 @@ Pixels = NDArray[np.uint8]
 _Ints = NDArray[np.int64]
 
 _FIXED_ONE = np.float32(2048)
-_TINY = np.float32(1e-12)
-_PRIOR_EPSILON = np.float32(1e-7)
 
 
 def prepare(image: Pixels, box: Box, colours: Colours) -> Float:
@@ -84,44 +82,4 @@ def _accumulate(lines: Float, weights: Float) -> Float:
     for index, row in enumerate(weights):
         for source in np.flatnonzero(row):
             out[index] += lines[source] * row[source]
-    return out
-
-
-def prior(feature: NDArray[np.floating], keys: NDArray[np.floating]) -> Float:
-    """The prior of eq. 5 as `export.prior`, with the unit vectors in fp16 and everything else in float32.
-
-    Args:
-        feature: [B, D, P].
-        keys: [N, K, D, M], columns of norm 1 or 0, or -1 all over in padding shots.
-
-    Returns:
-        float32 [B, N, P] in [0, 1].
-    """
-    wide = feature.astype(np.float32)
-    norm = np.sqrt(np.square(wide).sum(1, keepdims=True))
-    rows = (wide / np.maximum(norm, _TINY)).astype(np.float16).astype(np.float32)
-    best = np.einsum("bdp,nkdm->bnkpm", rows, keys.astype(np.float32), optimize=True).max(4)
-    low, high = best.min(3, keepdims=True), best.max(3, keepdims=True)
-    present = (low >= 0).astype(np.float32)
-    scaled = (best - low) / (high - low + _PRIOR_EPSILON) * present
-    mean: Float = scaled.sum(2) / np.maximum(present.sum(2), np.float32(1))
-    return mean
-
-
-def do_prototype(feature: NDArray[np.floating], background: Float, initial: Float, area_epsilon: float | None) -> Float:
-    """DO mask (eq. 7) and its pooling (eq. 8) as `export.elimination`, in float32.
-
-    Args:
-        feature: [B, C, P].
-        background: margins of the BG classifier, [B, P].
-        initial: margins of the initial prediction, [B, N, P].
-        area_epsilon: masked mean with this in the area (paper); None takes the mean over all pixels (released).
-
-    Returns:
-        float32 [B, N, C].
-    """
-    mask = ((background[:, None] <= 0) & (initial <= 0)).astype(np.float32)
-    total = np.matmul(mask, feature.astype(np.float32).transpose(0, 2, 1))
-    area = np.float32(mask.shape[2]) if area_epsilon is None else mask.sum(2, keepdims=True) + np.float32(area_epsilon)
-    out: Float = total / area
     return out

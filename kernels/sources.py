@@ -5,8 +5,8 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 SOURCES = _HERE / "cuda"
 PTX = _HERE / "ptx"
-# the architectures whose PTX is carried; only the prior has instructions that SM75 lacks
-BASES = {"labels": (75,), "pooling": (75,), "prepare": (75,), "prior": (75, 80)}
+# the architectures whose PTX is carried; a source with instructions that SM75 lacks would have two
+BASES = {"labels": (75,), "prepare": (75,)}
 OLDEST = min(base for bases in BASES.values() for base in bases)
 
 

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from ntre_deploy.export.graphs import query_graph
+from ntre_deploy.export.torch_engines import as_tensors
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.stacked import StackedSupports, stack
 
 Float = NDArray[np.float32]
-Call = tuple[str, Callable[[], object]]
-
 # key columns of a usual object, padded as the runtime pads them
 _KEYS = 512
 
@@ -34,11 +34,47 @@ class Case(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Inputs of the query graph, float32."""
+    """An image float32 [B, 3, H, W] and the supports that it is queried with."""
 
     image: Float
-    prototypes: Float
-    keys: Float
+    supports: StackedSupports
+
+
+class Mode(NamedTuple):
+    """A way in which PyTorch computes.
+
+    Attributes:
+        name: as reports tell it.
+        dtype: of the heavy parts; the full network gets there by autocast.
+        tf32: whether products and convolutions in fp32 may round to TF32, which cuDNN does by default.
+    """
+
+    name: str
+    dtype: torch.dtype
+    tf32: bool = False
+
+    @property
+    def half(self) -> bool:
+        """Whether the heavy parts are 16 bits wide; they run in channels_last then."""
+        return self.dtype != torch.float32
+
+    def choose(self) -> None:
+        """Make it the mode of the process."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        torch.backends.cudnn.benchmark = True
+
+
+class Run(NamedTuple):
+    """One thing to measure: `call` gives logits in a mode, and `reference` what they should be (fp32 without TF32)."""
+
+    label: str
+    mode: Mode
+    call: Callable[[], torch.Tensor]
+    reference: Callable[[], torch.Tensor]
+
+
+FP32, TF32 = Mode("fp32", torch.float32), Mode("tf32", torch.float32, tf32=True)
+FP16, BF16 = Mode("fp16 channels_last", torch.float16), Mode("bf16 channels_last", torch.bfloat16)
 
 
 def cases(quick: bool) -> list[Case]:
@@ -75,102 +111,121 @@ class Networks:
     def inputs(self, bundle: Bundle | None, case: Case, seed: int = 0) -> Inputs:
         """Random inputs; keys are unit vectors without negative values, as the support graph makes them."""
         rng = np.random.default_rng(seed)
-        depth = self.model.backbone.channels[2]
         most = _KEYS if bundle is None else min(_KEYS, int(np.prod(bundle.manifest.model.feature_size)))
-        keys = np.abs(rng.standard_normal((case.classes, case.shots, depth, most), dtype=np.float32))
+        keys = np.abs(rng.standard_normal((case.classes, case.shots, self.model.key_channels, most), dtype=np.float32))
+        prototypes = rng.standard_normal((case.classes, self.model.prototype_channels), dtype=np.float32)
         return Inputs(
             rng.standard_normal((case.batch, 3, self.size, self.size), dtype=np.float32),
-            rng.standard_normal((case.classes, self.model.config.width), dtype=np.float32),
-            keys / np.linalg.norm(keys, axis=2, keepdims=True),
+            stack(list(prototypes), keys / np.linalg.norm(keys, axis=2, keepdims=True)),
         )
 
     def reference(self, given: Inputs) -> Float:
         """Logits of the query graph in PyTorch, fp32 without TF32."""
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        logits: Float = self._reference(given).cpu().numpy()
+        return logits
+
+    def eager(self) -> Iterator[Run]:
+        """Full network and cached graph in every mode, one after the other; each is dropped before the next."""
+        for mode in (FP32, TF32, FP16, BF16):
+            model = self._model(mode)
+            for case in _full_cases(self._quick):
+                yield self._full(f"eager full {mode.name} {case}", case, mode, model)
+            graph = self._graph(mode)
+            for case in cases(self._quick):
+                yield self._cached(f"eager cached {mode.name} {case}", case, mode, graph)
+
+    def compiled(self, how: str, *, full: bool) -> Iterator[Run]:
+        """torch.compile of the full network or of the cached graph, fp16, CUDA graphs.
+
+        Args:
+            how: `reduce-overhead` or `max-autotune`; what one has compiled, the other finds in Inductor's cache.
+        """
+        kind = "default" if self._device == "cpu" else how
+        # on the CPU, half has few kernels
+        mode = FP16 if self._device == "cuda" else FP32
+        # static: with several shapes, the second compilation would be for any
+        if full:
+            model = torch.compile(self._model(mode), mode=kind, dynamic=False)
+            for case in [c for c in _full_cases(self._quick) if c.batch == 1]:
+                yield self._full(f"compile {how} full {mode.name} {case}", case, mode, model)
+            return
+        graph = torch.compile(self._graph(mode), mode=kind, dynamic=False)
+        for case in [c for c in cases(self._quick) if c.classes == 1 and (c.batch == 1 or c.shots == 1)]:
+            yield self._cached(f"compile {how} cached {mode.name} {case}", case, mode, graph)
+
+    def packaged(self, folder: Path) -> Run:
+        """The cached 1-shot query by AOTInductor, as a `.pt2` file."""
+        case = Case(1, 1, 1)
+        # for the CPU, as everything of a trial there, in fp32: half has few kernels
+        mode = FP16 if self._device == "cuda" else FP32
+        graph = self._graph(mode)
+        with torch.inference_mode():
+            program = torch.export.export(graph, self._there(self.inputs(None, case), mode))
+            path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder.resolve() / "query.pt2"))
+            runner: Any = torch._inductor.aoti_load_package(path)
+        return self._cached(f"inductor cached {mode.name} {case}", case, mode, runner)
+
+    def photo_query(self, mode: Mode) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+        """The cached query graph on the device, and the supports of one class in one shot as it takes them."""
+        return self._graph(mode), self._there(self.inputs(None, Case(1, 1, 1)), mode)[1:]
+
+    def _reference(self, given: Inputs) -> torch.Tensor:
+        FP32.choose()
         if self._query is None:
             self._query = query_graph(self.model, self.size).to(self._device)
         with torch.inference_mode():
-            logits: Float = self._query(*self._there(given)).cpu().numpy()
+            logits: torch.Tensor = self._query(*self._there(given, FP32))
         return logits
 
-    def eager(self) -> Iterator[Call]:
-        """Full network and cached graph in both precisions, one after the other; each is dropped before the next."""
-        for half in (False, True):
-            for case in _full_cases(self._quick):
-                yield f"eager full {_name(half)} {case}", self._full(case, half)
-            graph = self._graph(half)
-            for case in cases(self._quick):
-                yield f"eager cached {_name(half)} {case}", self._cached(graph, case)
+    def _there(self, given: Inputs, mode: Mode) -> tuple[torch.Tensor, ...]:
+        arrays = (torch.from_numpy(given.image), *as_tensors(given.supports, mode.dtype))
+        return tuple(array.to(self._device) for array in arrays)
 
-    def compiled(self, *, full: bool) -> Iterator[Call]:
-        """torch.compile of the full network or of the cached graph, fp16, CUDA graphs."""
-        mode = "default" if self._device == "cpu" else "max-autotune"
-        if full:
-            # static: with several shapes, the second compilation would be for any
-            model = torch.compile(self._model(True), mode=mode, dynamic=False)
-            for case in [c for c in _full_cases(self._quick) if c.batch == 1]:
-                yield f"compile full fp16 {case}", self._full(case, True, model)
-            return
-        graph = torch.compile(self._graph(True), mode=mode, dynamic=False)
-        for case in [c for c in cases(self._quick) if c.classes == 1 and (c.batch == 1 or c.shots == 1)]:
-            yield f"compile cached fp16 {case}", self._cached(graph, case)
+    def _graph(self, mode: Mode) -> torch.nn.Module:
+        graph = query_graph(self.model, self.size, mode.dtype).to(self._device)
+        return graph.to(memory_format=torch.channels_last) if mode.half else graph
 
-    def packaged(self, folder: Path) -> Call:
-        """The cached 1-shot query by AOTInductor, as a `.pt2` file."""
-        case = Case(1, 1, 1)
-        given = self._there(self.inputs(None, case))
-        # for the CPU, as everything of a trial there, in fp32: half has few kernels
-        graph = self._graph(self._device == "cuda")
-        with torch.inference_mode():
-            program = torch.export.export(graph, given)
-            path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder.resolve() / "query.pt2"))
-            runner: Any = torch._inductor.aoti_load_package(path)
-        return f"inductor cached {case}", lambda: runner(*given)
+    def _cached(self, label: str, case: Case, mode: Mode, graph: Any) -> Run:
+        given = self.inputs(None, case)
+        there = self._there(given, mode)
 
-    def _there(self, given: Inputs) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.from_numpy(array).to(self._device) for array in given)
-
-    def _graph(self, half: bool) -> torch.nn.Module:
-        graph = query_graph(self.model, self.size, torch.float16 if half else torch.float32).to(self._device)
-        return graph.to(memory_format=torch.channels_last) if half else graph
-
-    def _cached(self, graph: Any, case: Case) -> Callable[[], object]:
-        given = self._there(self.inputs(None, case))
-
-        def call() -> object:
+        def call() -> torch.Tensor:
             with torch.inference_mode():
-                return graph(*given)
+                logits: torch.Tensor = graph(*there)
+            return logits
 
-        return call
+        return Run(label, mode, call, lambda: self._reference(given))
 
-    def _model(self, half: bool) -> torch.nn.Module:
+    def _model(self, mode: Mode) -> torch.nn.Module:
         # a copy: graphs are made of the network on the CPU
         model = deepcopy(self.model).to(self._device)
-        return model.to(memory_format=torch.channels_last) if half else model
+        return model.to(memory_format=torch.channels_last) if mode.half else model
 
-    def _full(self, case: Case, half: bool, model: Any = None) -> Callable[[], object]:
-        run = model or self._model(half)
+    def _full(self, label: str, case: Case, mode: Mode, model: torch.nn.Module) -> Run:
         side = self.size
-        image = torch.randn(case.batch, 3, side, side, device=self._device)
-        shots = torch.randn(case.batch, case.shots, 3, side, side, device=self._device)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn(case.batch, 3, side, side, generator=generator).to(self._device)
+        shots = torch.randn(case.batch, case.shots, 3, side, side, generator=generator).to(self._device)
         masks = torch.zeros(case.batch, case.shots, side, side, device=self._device)
         masks[..., side // 4 : side // 2, side // 4 : side // 2] = 1
-        if half:
-            image = image.to(memory_format=torch.channels_last)
+        pixels = image.to(memory_format=torch.channels_last) if mode.half else image
         kind = "cpu" if self._device == "cpu" else "cuda"
 
-        def call() -> object:
+        def call() -> torch.Tensor:
             # whole in fp16 the training graph gives NaN, so the norms and epsilons stay where autocast leaves them
-            with torch.inference_mode(), torch.autocast(kind, torch.float16, enabled=half):
-                return run(image, shots, masks).logits
+            with torch.inference_mode(), torch.autocast(kind, mode.dtype, enabled=mode.half):
+                logits: torch.Tensor = model(pixels, shots, masks).logits
+            return logits
 
-        return call
+        def reference() -> torch.Tensor:
+            FP32.choose()
+            with torch.inference_mode():
+                logits: torch.Tensor = self._model(FP32)(image, shots, masks).logits
+            return logits
+
+        return Run(label, mode, call, reference)
 
 
 def _full_cases(quick: bool) -> list[Case]:
     # for N classes, the full network runs N times
     return [Case(1, 1, 1)] if quick else [Case(1, 1, 1), Case(5, 1, 1), Case(1, 16, 1), Case(5, 16, 1)]
-
-
-def _name(half: bool) -> str:
-    return "fp16 channels_last" if half else "fp32"

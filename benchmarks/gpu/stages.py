@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from networks import Inputs, Networks, cases
+from networks import FP16, FP32, Inputs, Networks, Run, cases
 from timing import Clock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -83,9 +84,94 @@ def tests(stage: Stage, _: str) -> None:
     """The tests marked `gpu`; the folders by name, as others may need packages that are not here."""
     folders = ["tests/kernels", "tests/runtime/test_gpu.py"]
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *folders]
+    _call(stage, "tests", command)
+    # CUDA's own checker of memory accesses ends with 9 where it finds one
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        stage.tell("tests under compute-sanitizer", {"not run": "compute-sanitizer is not on PATH"})
+    else:
+        watched = [sanitizer, "--tool", "memcheck", "--error-exitcode", "9", *command[:-1]]
+        _call(stage, "tests under compute-sanitizer", watched)
+
+
+def kernels(stage: Stage, _: str) -> None:
+    """Each kernel beside what PyTorch does by itself, by the benchmark of its own."""
+    out = stage.work / "kernels_compared.json"
+    _call(stage, "kernels", [sys.executable, "-P", str(REPOSITORY / "benchmarks" / "kernels"), "--out", str(out)])
+    if out.is_file():
+        stage.tell("compared", json.loads(out.read_text()))
+
+
+def _call(stage: Stage, name: str, command: list[str]) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     print(done.stdout[-4000:], done.stderr[-1000:])
-    stage.tell("tests", {"exit_code": done.returncode, "summary": (done.stdout.strip().splitlines() or [""])[-1]})
+    last = ((done.stdout or done.stderr).strip().splitlines() or [""])[-1]
+    stage.tell(name, {"exit_code": done.returncode, "summary": last})
+
+
+def whole(stage: Stage, backbone: str) -> None:
+    """A 1920 x 1080 image in host memory to its label map in host memory, around the query graph in PyTorch.
+
+    Once with pre- and post-processing on the CPU, and on a GPU once more with the kernels, on PyTorch's stream.
+    """
+    import torch
+
+    from ntre_deploy.runtime.image import input_spec, label_map, prepare_image
+
+    networks = Networks(stage.quick, backbone, stage.device)
+    mode = FP16 if stage.device == "cuda" else FP32
+    mode.choose()
+    graph, supports = networks.photo_query(mode)
+    image, spec = _photo(), input_spec(networks.model.config, networks.size)
+
+    def on_host() -> Any:
+        pixels, box = prepare_image(image, spec)
+        with torch.inference_mode():
+            logits = graph(torch.from_numpy(pixels)[None].to(stage.device), *supports)[0].float().cpu().numpy()
+        return label_map(logits, box)
+
+    stage.tell(f"pytorch {mode.name} end to end 1920 x 1080", stage.clock.wall(on_host))
+    if stage.device != "cuda":
+        return
+    label = f"pytorch {mode.name} end to end 1920 x 1080, images on the device"
+    with stage.trying(label):
+        on_device = _with_kernels(graph, supports, image, spec)
+        figures = stage.clock.wall(on_device)
+        stage.tell(label, figures | {"equal_pixels": float((on_device() == on_host()).mean())})
+
+
+def _with_kernels(graph: Any, supports: tuple[Any, ...], image: Any, spec: Any) -> Callable[[], Any]:
+    """Pre- and post-processing by the kernels around a graph of PyTorch, all on its stream."""
+    import torch
+
+    from ntre_deploy.kernels.launch import Kernels
+    from ntre_deploy.runtime.cuda import open_device
+    from ntre_deploy.runtime.image import Letterbox
+
+    device = open_device()
+    with device.active():
+        launcher = Kernels(device, device.compute_capability)
+    box = Letterbox.fit(*image.shape[:2], spec.size)
+    staging = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    source = torch.empty(image.shape, dtype=torch.uint8, device="cuda")
+    pixels = torch.empty(1, 3, spec.size, spec.size, device="cuda")
+    labels = torch.empty(image.shape[:2], dtype=torch.uint8, device="cuda")
+    back = torch.empty(image.shape[:2], dtype=torch.uint8, pin_memory=True)
+
+    def call() -> Any:
+        stream = torch.cuda.current_stream().cuda_stream
+        staging.copy_(torch.from_numpy(image))
+        with torch.inference_mode(), device.active():
+            source.copy_(staging, non_blocking=True)
+            launcher.prepare(source.data_ptr(), 3 * box.width, box, spec, pixels.data_ptr(), half=False, stream=stream)
+            logits = graph(pixels, *supports)[0].float().contiguous()
+            size = (logits.shape[0], *logits.shape[2:])
+            launcher.label_map(logits.data_ptr(), size, box, labels.data_ptr(), half=False, stream=stream)
+            back.copy_(labels, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        return back.numpy().copy()
+
+    return call
 
 
 def export(stage: Stage, backbone: str) -> None:
@@ -161,18 +247,18 @@ def _query(stage: Stage, networks: Networks, engine: Any, given: Inputs) -> dict
     from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
     from ntre_deploy.runtime.segmenter import logits_error
 
-    prototypes, keys = keep_supports(engine, given.prototypes, given.keys)
+    supports = keep_supports(engine, given.supports)
     if isinstance(engine, TensorRtEngine):
         lane, shared = engine._lane, engine._shared
         assert lane is not None
         assert shared is not None
         with shared.device.active():
-            image = shared.upload(given.image, lane)
-            plan, inputs = shared.plans["query"], {"image": image, "prototypes": prototypes, "keys": keys}
+            plan = shared.plans["query"]
+            inputs = {"image": shared.upload(given.image, plan.dtypes["image"], lane), **supports._asdict()}
         figures = stage.clock.stream(shared.device, lane.stream, lambda: lane.run_on_device(plan, inputs, wait=False))
     else:
-        figures = stage.clock.wall(lambda: engine.query(given.image, prototypes, keys))
-    got = engine.query(given.image, prototypes, keys)
+        figures = stage.clock.wall(lambda: engine.query(given.image, supports))
+    got = engine.query(given.image, supports)
     return figures | {"logits_error": logits_error(got, networks.reference(given))}
 
 
@@ -208,26 +294,34 @@ def _whole_on_device(stage: Stage, name: str, bundle: Path, host: Any, memory: A
 
 
 def torch_eager(stage: Stage, backbone: str) -> None:
-    """PyTorch eager: fp32 and fp16 with channels_last, the full network for every query and the cached query graph."""
+    """PyTorch eager, full network and cached query graph: fp32 without and with TF32, fp16, bf16."""
     networks = Networks(stage.quick, backbone, stage.device)
-    for label, call in networks.eager():
-        with stage.trying(label):
-            stage.tell(label, stage.clock.torch(call))
+    for run in networks.eager():
+        _measure(stage, run)
 
 
-def compiled(stage: Stage, backbone: str, *, full: bool) -> None:
-    """torch.compile, max-autotune with CUDA graphs."""
+def compiled(stage: Stage, backbone: str, how: str, *, full: bool) -> None:
+    """torch.compile with CUDA graphs."""
     networks = Networks(stage.quick, backbone, stage.device)
-    for label, call in networks.compiled(full=full):
-        with stage.trying(label):
-            stage.tell(label, stage.clock.torch(call))
+    for run in networks.compiled(how, full=full):
+        _measure(stage, run)
 
 
 def inductor(stage: Stage, backbone: str) -> None:
     """The cached query graph packaged ahead of time by AOTInductor."""
-    networks = Networks(stage.quick, backbone, stage.device)
-    label, call = networks.packaged(stage.work)
-    stage.tell(label, stage.clock.torch(call))
+    _measure(stage, Networks(stage.quick, backbone, stage.device).packaged(stage.work))
+
+
+def _measure(stage: Stage, run: Run) -> None:
+    """Time, and how far the logits are from fp32: max |a - b| / max |b|, and the share of equal places."""
+    with stage.trying(run.label):
+        run.mode.choose()
+        figures = stage.clock.torch(run.call)
+        got = run.call().float().clone()  # a CUDA graph writes over its results
+        wanted = run.reference().float()
+        error = (got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
+        same = (got.argmax(-3) == wanted.argmax(-3)).float().mean()
+        stage.tell(run.label, figures | {"logits_error": float(error), "equal_places": float(same)})
 
 
 def demo(stage: Stage, _: str) -> None:
@@ -254,8 +348,11 @@ _STAGES: dict[str, Callable[[Stage, str], None]] = {
     "export": export,
     "engines": engines,
     "torch": torch_eager,
-    "compile-cached": lambda stage, backbone: compiled(stage, backbone, full=False),
-    "compile-full": lambda stage, backbone: compiled(stage, backbone, full=True),
+    "kernels": kernels,
+    "whole": whole,
+    "compile-cached": lambda stage, backbone: compiled(stage, backbone, "reduce-overhead", full=False),
+    "compile-full": lambda stage, backbone: compiled(stage, backbone, "reduce-overhead", full=True),
+    "autotune-cached": lambda stage, backbone: compiled(stage, backbone, "max-autotune", full=False),
     "inductor": inductor,
     "demo": demo,
 }

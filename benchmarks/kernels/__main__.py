@@ -99,7 +99,7 @@ def run(rounds: int) -> dict[str, Any]:
     torch.cuda.init()
     # the primary context, which is PyTorch's too and current since its start; graphs need cuda-python
     device = open_device("cuda-python", torch.cuda.current_device())
-    kernels = Kernels(device, device.compute_capability, device.multiprocessors)
+    kernels = Kernels(device, device.compute_capability)
     results = []
     for case in all_cases(kernels, "cuda"):
         results.append(measure(case, rounds))

@@ -8,16 +8,11 @@ import baselines
 import torch
 from torch import Tensor
 
-from ntre_deploy.export.elimination import do_mask, do_prototype
-from ntre_deploy.export.prior import normalise, prior
-from ntre_deploy.kernels.launch import Kernels, PriorShape
+from ntre_deploy.kernels.launch import Kernels
 from ntre_deploy.runtime.image import InputSpec, Letterbox
 
 # of ResNet-50 at 473
 FEATURE = 60
-CHANNELS = 2048
-HEAD_CHANNELS = 256
-AREA_EPSILON = 5e-4
 
 
 @dataclass(frozen=True)
@@ -38,17 +33,13 @@ class Case:
 
 
 def all_cases(kernels: Kernels, device: str) -> Iterator[Case]:
-    """The sizes of ResNet-50 at 473: photos of three sizes, 1 and 10 classes, 1 and 5 shots, masks small and large."""
+    """The sizes of ResNet-50 at 473: photos of three sizes, 1 and 10 classes."""
     torch.manual_seed(0)
     for height, width in ((480, 640), (1080, 1920), (3000, 4000)):
         yield prepare_case(kernels, device, height, width)
     for height, width in ((480, 640), (1080, 1920)):
         for classes in (1, 10):
             yield labels_case(kernels, device, height, width, classes)
-    for classes, shots, keys in ((1, 1, 256), (1, 1, 1024), (1, 5, 512), (10, 5, 512), (1, 1, 3600)):
-        yield prior_case(kernels, device, classes, shots, keys)
-    for classes in (1, 10):
-        yield pooling_case(kernels, device, classes)
 
 
 def prepare_case(kernels: Kernels, device: str, height: int, width: int) -> Case:
@@ -86,38 +77,3 @@ def labels_case(kernels: Kernels, device: str, height: int, width: int, classes:
 
     sizes = {"height": height, "width": width, "classes": classes}
     return Case("labels", sizes, kernel, partial(baselines.labels, logits, rows, columns), out, 0)
-
-
-def prior_case(kernels: Kernels, device: str, classes: int, shots: int, keys: int) -> Case:
-    channels, pixels = CHANNELS, FEATURE**2
-    shape = PriorShape(1, classes, shots, channels, pixels, keys, keys)
-    feature = torch.randn(1, channels, FEATURE, FEATURE, device=device).relu().half()
-    columns = normalise(torch.randn(classes, shots, channels, keys, device=device).relu(), 2).half()
-    workspace = torch.empty(kernels.prior_workspace(shape), dtype=torch.uint8, device=device)
-    out = torch.empty(1, classes, FEATURE, FEATURE, device=device)
-
-    def kernel(stream: int) -> None:
-        pointers = feature.data_ptr(), columns.data_ptr()
-        kernels.prior(*pointers, shape, workspace.data_ptr(), out.data_ptr(), half=True, stream=stream)
-
-    sizes = {"classes": classes, "shots": shots, "keys": keys, "channels": channels, "pixels": pixels}
-    # the graph's product is rounded to fp16, and its min-max spreads that over the whole range
-    return Case("prior", sizes, kernel, partial(prior, feature, columns, torch.float16), out, 0.05)
-
-
-def pooling_case(kernels: Kernels, device: str, classes: int) -> Case:
-    channels = HEAD_CHANNELS
-    feature = torch.randn(1, channels, FEATURE, FEATURE, device=device).half()
-    background = torch.randn(1, 1, FEATURE, FEATURE, device=device)
-    initial = torch.randn(1, classes, FEATURE, FEATURE, device=device)
-    out = torch.empty(1, classes, channels, device=device)
-
-    def kernel(stream: int) -> None:
-        pointers = feature.data_ptr(), background.data_ptr(), initial.data_ptr()
-        shape = (1, classes, channels, FEATURE**2)
-        kernels.do_prototype(*pointers, shape, AREA_EPSILON, out.data_ptr(), half=True, stream=stream)
-
-    def baseline() -> Tensor:
-        return do_prototype(feature, do_mask(background, initial), AREA_EPSILON)
-
-    return Case("pooling", {"classes": classes, "channels": channels}, kernel, baseline, out, 1e-2)

@@ -10,7 +10,6 @@
 namespace ntre {
 
 constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
 
 NTRE_INLINE float to_float(float value) { return value; }
 NTRE_INLINE float to_float(half value) { return __half2float(value); }
@@ -39,8 +38,7 @@ NTRE_INLINE float ratio(int a, int b) {
 #endif
 }
 
-// As NumPy and PyTorch: a NaN wins, so that a broken feature shows in the result. fmaxf and fminf would hide it.
+// As NumPy and PyTorch: a NaN wins, so that a broken feature shows in the result. fmaxf would hide it.
 NTRE_INLINE float max_nan(float value, float best) { return value > best || value != value ? value : best; }
-NTRE_INLINE float min_nan(float value, float best) { return value < best || value != value ? value : best; }
 
 }  // namespace ntre

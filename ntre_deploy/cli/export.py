@@ -56,9 +56,7 @@ def command(
             rich_help_panel=_PANEL,
         ),
     ] = None,
-    max_batch: Annotated[
-        int, typer.Option("--max-batch", help="Most images in one call.", rich_help_panel=_PANEL)
-    ] = 16,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Most images in one call.", rich_help_panel=_PANEL)] = 4,
     max_classes: Annotated[
         int, typer.Option("--max-classes", help="Most classes in one call.", rich_help_panel=_PANEL)
     ] = 10,

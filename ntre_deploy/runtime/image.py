@@ -213,8 +213,8 @@ def label_map(logits: Float, box: Letterbox) -> Pixels:
         if len(columns):
             near = across[:, band.features].take(columns, axis=2)
             upper, lower = near.max(axis=1), near.min(axis=1)
-            # nor can one win that stays below zero or below another
-            able = ((upper > 0) & (upper >= lower.max(axis=0))).any(axis=1)
+            # nor can one win that stays below zero or below another; NaN is neither
+            able = ~((upper <= 0) | (upper < lower.max(axis=0))).all(axis=1)
             part[:, columns] = _winners(band.matrix @ near[able], numbers[able])
     return labels
 

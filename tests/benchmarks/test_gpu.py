@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ntre_deploy.runtime.cuda import unavailable
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu"
 
 
@@ -25,7 +27,10 @@ def run(out: Path, stages: str, budget: str = "300") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_stages_measure_what_they_say(tmp_path: Path) -> None:
-    report = run(tmp_path, "machine,export:resnet50,engines:resnet50,torch:resnet50,demo,nonsense")
+    measured = (
+        "machine,kernels,torch:resnet50,whole:resnet50,compile-cached:resnet50,export:resnet50,engines:resnet50,demo"
+    )
+    report = run(tmp_path, f"{measured},nonsense", "500")
     stages = report["stages"]
     assert stages.pop("nonsense")["status"] == "failed with exit code 1"
     assert {stage["status"] for stage in stages.values()} == {"done"}, stages
@@ -42,6 +47,19 @@ def test_stages_measure_what_they_say(tmp_path: Path) -> None:
     assert demo["onnx-cpu fp16"]["parity"]["pixel_agreement"] > 0.99
     eager = stages["torch:resnet50"]["result"]
     assert eager["eager full fp32 1-shot batch 1 N 1"]["p50"] > eager["eager cached fp32 1-shot batch 1 N 1"]["p50"]
+    for mode, error in (("fp32", 1e-6), ("tf32", 1e-6), ("fp16 channels_last", 0.1), ("bf16 channels_last", 0.5)):
+        for way in ("full", "cached"):
+            figures = eager[f"eager {way} {mode} 1-shot batch 1 N 1"]
+            assert figures["logits_error"] <= error, (way, mode)
+            assert figures["equal_places"] > 0.8
+            # as far from fp32 as 16 bits are, so it was in 16 bits
+            assert (figures["logits_error"] > 1e-5) == ("channels_last" in mode)
+    compiled = stages["compile-cached:resnet50"]["result"]["compile reduce-overhead cached fp32 1-shot batch 1 N 1"]
+    assert compiled["logits_error"] < 1e-3
+    assert list((tmp_path / "inductor").rglob("*.so")), "something was compiled, and kept for the next stage"
+    assert stages["whole:resnet50"]["result"]["pytorch fp32 end to end 1920 x 1080"]["n"] >= 1
+    if unavailable() is not None:
+        assert stages["kernels"]["result"]["kernels"]["exit_code"] == 3
 
 
 def test_a_stage_without_time_is_not_begun(tmp_path: Path) -> None:
@@ -78,12 +96,24 @@ def test_the_network_on_the_device_leaves_the_one_that_graphs_are_made_of(monkey
     from networks import Networks
 
     # a device that is not the CPU, without values; building the calls is what failed on a GPU
-    labels = [label for label, _ in Networks(True, "resnet50", "meta").eager()]
+    labels = [run.label for run in Networks(True, "resnet50", "meta").eager()]
     del sys.modules["networks"]
     assert [label.split(" 1-shot")[0] for label in labels] == [
-        "eager full fp32", "eager cached fp32", "eager cached fp32",
-        "eager full fp16 channels_last", "eager cached fp16 channels_last", "eager cached fp16 channels_last",
-    ]  # fmt: skip
+        f"eager {way} {mode}"
+        for mode in ("fp32", "tf32", "fp16 channels_last", "bf16 channels_last")
+        for way in ("full", "cached", "cached")
+    ]
+
+
+def test_a_compiled_module_that_has_no_length_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT))
+    import torch
+    from networks import Networks
+
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    (run,) = Networks(True, "resnet50", "cpu").compiled("reduce-overhead", full=True)
+    del sys.modules["networks"]
+    torch.testing.assert_close(run.call(), run.reference())
 
 
 def test_a_stage_that_hangs_is_stopped_with_what_it_has_started(

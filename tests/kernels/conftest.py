@@ -22,7 +22,6 @@ class EmulatedDriver:
     """Runs the kernels on the CPU, behind the same protocol as the CUDA driver; plays a small device of SM86."""
 
     compute_capability = "8.6"
-    multiprocessors = 4
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -49,7 +48,7 @@ class RecordingDriver:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self.compute_capability, self.multiprocessors = device.compute_capability, device.multiprocessors
+        self.compute_capability = device.compute_capability
         self._stream = device.make_stream()
         self.launched: list[str] = []
 
@@ -150,7 +149,7 @@ def driver(request: pytest.FixtureRequest) -> EmulatedDriver | RecordingDriver:
 @pytest.fixture
 def kernels(driver: EmulatedDriver | RecordingDriver) -> Kernels:
     """The launcher."""
-    return Kernels(driver, driver.compute_capability, driver.multiprocessors)
+    return Kernels(driver, driver.compute_capability)
 
 
 @pytest.fixture

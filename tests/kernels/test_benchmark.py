@@ -37,7 +37,7 @@ def baselines(scripts: ModuleType) -> ModuleType:
 def on_cpu(emulated: Any) -> Kernels:
     """The kernels in the emulator: a tensor's address on the CPU is one that they can use."""
     emulated.reversed = False
-    return Kernels(emulated, emulated.compute_capability, emulated.multiprocessors)
+    return Kernels(emulated, emulated.compute_capability)
 
 
 def check(case: Any) -> None:
@@ -56,17 +56,6 @@ def test_the_preparation_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernel
 @pytest.mark.parametrize("classes", [1, 10])
 def test_the_labels_agree_with_pytorch(scripts: ModuleType, on_cpu: Kernels, classes: int) -> None:
     check(scripts.labels_case(on_cpu, "cpu", 480, 640, classes))
-
-
-def test_the_pooling_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "HEAD_CHANNELS", 40)
-    check(scripts.pooling_case(on_cpu, "cpu", classes=10))
-
-
-def test_the_prior_agrees_with_pytorch(scripts: ModuleType, on_cpu: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "FEATURE", 20)
-    monkeypatch.setattr(scripts, "CHANNELS", 128)
-    check(scripts.prior_case(on_cpu, "cpu", classes=2, shots=2, keys=256))
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (300, 200)])

@@ -9,9 +9,7 @@
 #include <vector>
 
 #include "labels.cu"
-#include "pooling.cu"
 #include "prepare.cu"
-#include "prior.cu"
 
 namespace emulator {
 
@@ -151,11 +149,3 @@ EMULATED(label_one_f16)
 EMULATED(label_one_f32)
 EMULATED(label_many_f16)
 EMULATED(label_many_f32)
-EMULATED(do_pool_f16)
-EMULATED(do_pool_f32)
-EMULATED(do_pool4_f16)
-EMULATED(do_pool4_f32)
-EMULATED(prior_normalise_f16)
-EMULATED(prior_normalise_f32)
-EMULATED(prior_best)
-EMULATED(prior_finish)

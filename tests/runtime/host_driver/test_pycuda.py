@@ -58,7 +58,7 @@ def test_a_kernel_between_two_copies(device: Device) -> None:
     pixels[:] = image.reshape(-1)
     device.record(first, stream)
     device.copy_in(source, pixels, stream)
-    kernels = Kernels(device, device.compute_capability, device.multiprocessors)
+    kernels = Kernels(device, device.compute_capability)
     for _ in range(2):  # loaded, and loaded before
         kernels.prepare(source, 3 * 80, box, spec, target, half=False, stream=stream)
     device.copy_within(other, target, size, stream)

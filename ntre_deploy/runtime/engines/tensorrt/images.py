@@ -25,7 +25,7 @@ class Images:
 
     def __init__(self, device: Device, stream: int) -> None:
         self._device, self._stream = device, stream
-        self._kernels = Kernels(device, device.compute_capability, device.multiprocessors)
+        self._kernels = Kernels(device, device.compute_capability)
         self._memory: dict[str, tuple[int, int]] = {}  # address and size
         self._pinned: dict[str, Bytes] = {}
 
