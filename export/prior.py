@@ -42,7 +42,7 @@ def best_cosines(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
     Returns:
         float32 [B, N, K, hw].
     """
-    d = f4.shape[1]
+    b, d = f4.shape[:2]
     p, length, _ = keys.shape
     n, k, q = chunks.shape
     # a product in float16 needs unit features; elsewhere the norm divides the few maxima, not the features
@@ -54,13 +54,13 @@ def best_cosines(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:
     rows = keys.reshape(p * length, d)
     found = [
         # never the similarity at its full size
-        (rows @ features[:, :, start:stop]).unflatten(1, (p, length)).amax(2)
+        (rows @ features[:, :, start:stop]).view(b, p, length, stop - start).amax(2)
         for start, stop in pairwise(edges)
     ]
     best = (torch.cat(found, 2) if blocks > 1 else found[0]).to(torch.float32)  # [B, P, hw]
     # a shot that is not there reads the first chunk; no clamp, for whose int32 ONNX Runtime has no kernel on CUDA
     numbers = (chunks * (chunks >= 0).to(torch.int32)).flatten()
-    best = best.index_select(1, numbers).unflatten(1, (n, k, q)).amax(3)
+    best = best.index_select(1, numbers).view(b, n, k, q, places).amax(3)
     if not before:
         norm = torch.linalg.vector_norm(f4.to(torch.float32), dim=1).flatten(1)  # [B, hw]
         best = best / norm.clamp_min(_TINY)[:, None, None, :]
@@ -71,7 +71,7 @@ def mean_of_shots(values: Tensor, chunks: Tensor, size: tuple[int, int]) -> Tens
     """Mean over the shots that are there: values [B, N, K, hw], chunks int32 [N, K, Q] -> [B, N, h, w]."""
     present = (chunks[:, :, 0] >= 0).to(torch.float32)[None, :, :, None]  # [1, N, K, 1]
     mean = (values * present).sum(2) / present.sum(2).clamp_min(1)
-    return mean.unflatten(2, size)
+    return mean.view(values.shape[0], values.shape[1], *size)
 
 
 def prior(f4: Tensor, keys: Tensor, chunks: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def segmenter_run(segmenter: Segmenter) -> Run:
 
     def run(query: Pixels, shots: Shots) -> Pixels:
         pixels, box = prepare_image(query, segmenter.spec)
-        logits = segmenter.engine.query(pixels[None], *segmenter.stack(encode(shots)))[0]
+        logits = segmenter.engine.query(pixels[None], segmenter.stack(encode(shots)))[0]
         finite(logits)
         return label_map(logits, box)
 
