@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ntre_deploy.processes import module_command
+
 # seconds until a process that gives no answer is ended; loading a large engine takes minutes at worst
 _PATIENCE = 600.0
 _QUERIES = 2
@@ -59,8 +61,7 @@ class Footprint:
 
 def footprint(order: Order) -> Footprint | str:
     """Run an order in a new process; a text says why there is no result."""
-    # -P: the working directory must not shadow the installed package
-    command = [sys.executable, "-P", "-m", "ntre_deploy.bench.footprint", json.dumps(asdict(order))]
+    command = module_command("ntre_deploy.bench.footprint", json.dumps(asdict(order)))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ntre_deploy.doctor.findings import Finding
 from ntre_deploy.runtime.cpu import cpu_flags, cpu_name, int8_unwise, native_bf16
 
-_PYTHON = (3, 11)
+_PYTHON = (3, 10)
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "bf16")
 _X86 = ("x86_64", "AMD64")
 _MIN_FREE = 2e9
@@ -31,7 +31,7 @@ def _python() -> Finding:
     place = "a virtual environment" if sys.prefix != sys.base_prefix else sys.prefix
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}, in {place}"
     if sys.version_info < _PYTHON:
-        return Finding("machine", "python", "problem", text, "install Python 3.11 or newer")
+        return Finding("machine", "python", "problem", text, "install Python 3.10 or newer")
     return Finding("machine", "python", "ok", text)
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from ntre_deploy.doctor.findings import Finding, Group
+from ntre_deploy.processes import module_command
 
 # name of a probe -> module and function that yields its steps
 _PROBES = {
@@ -84,7 +85,7 @@ def _start(probe: Probe, crashed: Sequence[Finding] = ()) -> _Child:
     # files and not pipes, which would have to be read while the child runs; `_finish` closes them
     out, err = (tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") for _ in range(2))  # noqa: SIM115
     skipped = json.dumps([finding.subject for finding in crashed])
-    command = [sys.executable, "-P", "-m", "ntre_deploy.doctor.probe", probe.name, skipped, *probe.arguments]
+    command = module_command("ntre_deploy.doctor.probe", probe.name, skipped, *probe.arguments)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True)
     return _Child(probe, process, out, err, time.monotonic(), list(crashed))
 

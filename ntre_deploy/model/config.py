@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.options import build
@@ -28,6 +28,9 @@ _MAX_BINS = 16
 TUNED_RANK = 64
 # what a manifest takes for a number
 _MAX_LEVEL = 1e6
+
+
+_Config = TypeVar("_Config", bound="ModelConfig")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class ModelConfig:
         """Whether the network has a BG map, which the contrastive term (eq. 10) needs."""
         return False
 
-    def for_tuning(self) -> Self:
+    def for_tuning(self) -> "ModelConfig":
         """The config for a start from a model of this one, to learn a user's classes on a frozen backbone."""
         return self
 
@@ -103,7 +106,7 @@ class ModelConfig:
         return {"head": self.head} | values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[_Config], values: Mapping[str, Any]) -> _Config:
         """Inverse of `to_dict`, for a config of this class; `heads.read_config` finds the class by the head's name.
 
         Raises:
@@ -192,7 +195,7 @@ class MatcherConfig(ModelConfig):
     nearest: float = 0.0
     adapter: int = 0
 
-    def for_tuning(self) -> Self:
+    def for_tuning(self) -> "MatcherConfig":
         """With an adapter: nothing else of this head could know a class."""
         return replace(self, adapter=self.adapter or TUNED_RANK)
 
@@ -223,7 +226,7 @@ class RefinerConfig(ModelConfig):
     guide: int = 8
     adapter: int = 0
 
-    def for_tuning(self) -> Self:
+    def for_tuning(self) -> "RefinerConfig":
         """With an adapter: nothing else of this head could know a class."""
         return replace(self, adapter=self.adapter or TUNED_RANK)
 

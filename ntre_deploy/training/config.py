@@ -1,7 +1,7 @@
 """What a training run is: one dataclass for each concern, read from a TOML file."""
 
 import math
-import tomllib
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +16,11 @@ from ntre_deploy.model.heads import find_head
 from ntre_deploy.model.heads import read_config as read_model_config
 from ntre_deploy.model.losses import LossWeights
 from ntre_deploy.options import build
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Optimiser = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
