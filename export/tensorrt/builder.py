@@ -10,6 +10,7 @@ from ntre_deploy.errors import EngineError, GateError, InputError
 from ntre_deploy.export.tensorrt.options import Profile, TensorRtOptions
 from ntre_deploy.export.tensorrt.progress import Phases, make_monitor
 from ntre_deploy.interrupts import held_interrupts
+from ntre_deploy.runtime.cpu import usable_cores
 from ntre_deploy.runtime.engines.tensorrt.api import OUT_OF_MEMORY, Library, deserialise, inspect, make_logger
 from ntre_deploy.runtime.engines.tensorrt.layers import Kernels, found_precision, kernels
 
@@ -65,7 +66,7 @@ def build(
         timing_cache: of an earlier build on this GPU.
 
     Raises:
-        InputError: int8 activations are unsigned.
+        InputError: int8 activations are unsigned, or the library does not know an option.
         EngineError: the library cannot start, read the file or build it; says why.
         KeyboardInterrupt: SIGINT or SIGTERM came; the build is stopped at its next step.
     """
@@ -99,6 +100,7 @@ def _build(
         raise EngineError(f"{library.title} cannot start: {logger.told(str(error))}.") from error
     if not parser.parse(content):
         raise EngineError(f"{library.title} {library.version} cannot read the {what} graph: {_errors(parser)}.")
+    builder.max_threads = usable_cores()
     config = builder.create_builder_config()
     _configure(library, config, targets, options)
     if not tf32:  # it is on by default
@@ -184,7 +186,13 @@ def _configure(library: Library, config: Any, targets: Sequence[str], options: T
     if options.effort is not None:
         config.builder_optimization_level = options.effort
     if options.hardware != "none":
-        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[options.hardware])
+        level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[options.hardware], None)
+        if level is None:
+            raise InputError(
+                f"{library.title} {library.version} does not know --hardware {options.hardware}; take another "
+                "level, or 10.13 and later."
+            )
+        config.hardware_compatibility_level = level
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if library.ahead_of_time:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ntre_deploy.doctor.findings import Finding
-from ntre_deploy.runtime.cpu import cpu_flags, cpu_name, int8_unwise, native_bf16
+from ntre_deploy.runtime.cpu import cpu_flags, cpu_name, int8_unwise, native_bf16, usable_cores
 
 _PYTHON = (3, 10)
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "bf16")
@@ -36,10 +36,7 @@ def _python() -> Finding:
 
 
 def _cpu() -> Finding:
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        usable = os.cpu_count() or 1
+    usable = usable_cores()
     flags = cpu_flags()
     found = ", ".join(name for name in _FEATURES if name in flags) or "features unknown"
     text = f"{cpu_name()}, {usable} of {os.cpu_count()} cores, {found}"

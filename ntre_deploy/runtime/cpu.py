@@ -1,5 +1,6 @@
 """What this machine's processor can do, as the operating system tells it."""
 
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,14 @@ def int8_unwise(precision: str) -> str | None:
     if precision == "int8" and not _INT8 & cpu_flags():
         return "this processor has no int8 instructions (AMX-INT8 or VNNI)"
     return None
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -13,7 +13,7 @@ from ntre_deploy.export.tensorrt.builder import build
 from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles, targets
 from ntre_deploy.runtime.engines.tensorrt import api
 
-TENSORRT = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
+TENSORRT = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 ALL = TensorRtOptions(workspace_mib=64, effort=5, hardware="ampere-plus", version_compatible=True)
 
 
@@ -86,7 +86,7 @@ def test_the_record_is_the_library_s_own(double: Callable[[str, str], Any]) -> N
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [("9.3.0", "10.13 to 11"), ("10.12.0.36", "10.13 to 11"), ("12.0.0", "10.13 to 11")],
+    [("9.3.0", "10.3 to 11"), ("10.2.0.19", "10.3 to 11"), ("12.0.0", "10.3 to 11")],
 )
 def test_versions_that_are_not_supported_are_refused(
     double: Callable[[str, str], Any], version: str, words: str

@@ -22,7 +22,7 @@ from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines import open_engine
 from ntre_deploy.runtime.stacked import StackedSupports, stack
 
-VERSIONS = ("10.13.3.9", "10.16.1.11", "11.4.0.106")
+VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 
 
 @pytest.fixture

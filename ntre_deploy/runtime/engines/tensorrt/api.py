@@ -1,4 +1,4 @@
-"""One adapter for `tensorrt` 10.13 to 11 and `tensorrt_rtx` 1.7: which library is here, and how it speaks.
+"""One adapter for `tensorrt` 10.3 to 11 and `tensorrt_rtx` 1.7: which library is here, and how it speaks.
 
 TensorRT 11 has no precision flags, no calibrators and no implicit batch any more; 10 still has them.  Only what all
 of them share is used, so there is one path: a strongly typed network, whose precision is that of its ONNX file.  The
@@ -18,7 +18,7 @@ ENGINES = ("trt", "trt-rtx")
 _MODULES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
 _TITLES = {"trt": "TensorRT", "trt-rtx": "TensorRT for RTX"}
 # the first version that is supported, and the first that is not
-_VERSIONS = {"trt": ((10, 13), (12,)), "trt-rtx": ((1, 7), (2,))}
+_VERSIONS = {"trt": ((10, 3), (12,)), "trt-rtx": ((1, 7), (2,))}
 # how its messages tell that the GPU's memory was too small
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|cudaErrorMemoryAllocation|cudaError 2\b", re.IGNORECASE)
 # what the builder prints of the finished engine when it is asked for every detail
