@@ -29,15 +29,15 @@ from ntre_deploy.export.onnx import (
 from ntre_deploy.export.openvino import READS, check_available, describe
 from ntre_deploy.export.quantise import Contents, build_int8, draw_calibration
 from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
-from ntre_deploy.export.tensorrt import options as tensorrt
-from ntre_deploy.export.tensorrt.options import TensorRtOptions
-from ntre_deploy.export.tensorrt.plans import Request, write_plans
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size
 from ntre_deploy.model.network import FewShotNetwork
+from ntre_deploy.plans import options as tensorrt
+from ntre_deploy.plans.files import Request, write_plans
+from ntre_deploy.plans.options import TensorRtOptions
 from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable

@@ -197,7 +197,7 @@ def _export(stage: Stage, checkpoint: Path, out: str) -> Path:
 def _plans(stage: Stage) -> list[str]:
     """The engines whose plans can be built for this GPU and run here."""
     from ntre_deploy.errors import NtreError
-    from ntre_deploy.export.tensorrt.options import TensorRtOptions, targets
+    from ntre_deploy.plans.options import TensorRtOptions, targets
     from ntre_deploy.runtime.engines import available_engines
     from ntre_deploy.runtime.engines.tensorrt import ENGINES
 

@@ -123,7 +123,7 @@ def command(
     dataset = open_dataset(verify_on) if verify_on else None
     calibration = open_dataset(calibrate_on) if calibrate_on else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
-    from ntre_deploy.export.tensorrt.options import TensorRtOptions, default_cache
+    from ntre_deploy.plans.options import TensorRtOptions, default_cache
 
     plans = TensorRtOptions(
         tuple(sm or ()),

@@ -1,6 +1,7 @@
-"""A look into an ONNX file without the onnx package: does it refer to data outside itself?
+"""A look into an ONNX file without the onnx package: does it refer to data outside itself, or to unsigned integers?
 
-A file with external data would make an engine open other files, named by the model, that no hash covers.
+A file with external data would make an engine open other files, named by the model, that no hash covers.  Unsigned
+activations are for CPUs; TensorRT does not take them.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _MAX_DEPTH = 64
+# of a model, a graph and a tensor; the type is ONNX's number of it
+_GRAPH, _NODE, _INITIALIZER, _OUTPUT, _TENSOR_TYPE, _TENSOR_NAME, _UINT8 = 7, 1, 5, 12, 2, 8, 2
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -70,6 +73,61 @@ def _external(data: memoryview, kind: str, depth: int = 0) -> bool:
         isinstance(value, memoryview) and number in children and _external(value, children[number], depth + 1)
         for number, value in _fields(data)
     )
+
+
+def unsigned_activations(content: bytes) -> list[str]:
+    """Names of the nodes that quantise to uint8 or read it, in an ONNX file's own graph.
+
+    Raises:
+        InputError: it is not ONNX, or has no outputs.
+    """
+    try:
+        graphs = [value for number, value in _fields(memoryview(content)) if number == _GRAPH]
+        parts = [part for graph in graphs if isinstance(graph, memoryview) for part in _fields(graph)]
+        kinds: dict[bytes, int] = {}
+        for number, value in parts:
+            if number == _INITIALIZER and isinstance(value, memoryview):
+                tensor = dict(_fields(value))
+                kinds[_text(tensor.get(_TENSOR_NAME))] = int(tensor.get(_TENSOR_TYPE, 0))  # type: ignore[arg-type]
+        nodes = [_Node(value) for number, value in parts if number == _NODE and isinstance(value, memoryview)]
+    except IndexError as error:
+        raise InputError(f"This is not a readable ONNX file ({error}).") from error
+    if not any(number == _OUTPUT for number, _ in parts):  # an empty file is a valid message
+        raise InputError("This is not a readable ONNX file: it has no outputs.")
+    return [node.name.decode(errors="replace") for node in nodes if node.zero_type(kinds) == _UINT8]
+
+
+class _Node:
+    """A node's name, operator, inputs, and the type that it quantises to where it tells."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.name = self.operator = b""
+        self.inputs: list[bytes] = []
+        self.told = 0
+        for number, value in _fields(data):
+            if number == 1:
+                self.inputs.append(_text(value))
+            elif number == 3:
+                self.name = _text(value)
+            elif number == 4:
+                self.operator = _text(value)
+            elif number == 5 and isinstance(value, memoryview):
+                attribute = dict(_fields(value))
+                if _text(attribute.get(1)) == b"output_dtype":
+                    self.told = int(attribute.get(3, 0))  # type: ignore[arg-type]
+
+    def zero_type(self, kinds: dict[bytes, int]) -> int:
+        """Type of the zero point of a (de)quantising node, 0 for others and where it is not known."""
+        if self.operator not in (b"QuantizeLinear", b"DequantizeLinear"):
+            return 0
+        if len(self.inputs) > 2 and self.inputs[2]:
+            return kinds.get(self.inputs[2], 0)
+        # without a zero point, the standard says uint8
+        return kinds.get(self.inputs[0], 0) if self.operator == b"DequantizeLinear" else self.told or _UINT8
+
+
+def _text(value: object) -> bytes:
+    return bytes(value) if isinstance(value, memoryview) else b""
 
 
 def check_self_contained(content: bytes, name: str) -> None:

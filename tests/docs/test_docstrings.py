@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ("runtime", "bench", "data", "training", "model", "export")
+PACKAGES = ("runtime", "bench", "data", "training", "model", "export", "plans")
 # what annotations of arrays are called here
 ARRAYS = re.compile(r"\b(NDArray|ndarray|Tensor)\b")
 # a state dict: names tell which arrays there are

@@ -17,8 +17,8 @@ from ntre_deploy.export import quantise as module
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
 from ntre_deploy.export.onnx import found_precision
 from ntre_deploy.export.quantise import Contents, Cost, draw_calibration, groups, quantise, search
-from ntre_deploy.export.tensorrt.builder import check_signed
-from ntre_deploy.export.tensorrt.options import TensorRtOptions
+from ntre_deploy.plans.builder import check_signed
+from ntre_deploy.plans.options import TensorRtOptions
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.segmenter import Segmenter

@@ -9,7 +9,7 @@ import pytest
 from ntre_deploy import Segmenter
 from ntre_deploy.errors import EngineError
 from ntre_deploy.export.bundle import ExportOptions, export_bundle
-from ntre_deploy.export.tensorrt.options import TensorRtOptions
+from ntre_deploy.plans.options import TensorRtOptions
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import available_engines, open_engine

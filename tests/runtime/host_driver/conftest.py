@@ -75,7 +75,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def limits() -> Any:
     """What the plans take at once."""
-    from ntre_deploy.export.tensorrt.options import TensorRtOptions
+    from ntre_deploy.plans.options import TensorRtOptions
 
     return TensorRtOptions(max_batch=2, max_classes=3, max_shots=2)
 

@@ -6,8 +6,8 @@ compiler fuses products and sum into one kernel.
 """
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from ntre_deploy.errors import EngineError
 
 CAPABILITY = "7.5"
 _AXES = {"ntre_last": -1, "ntre_third": -3, "ntre_second": -2}
@@ -17,12 +17,23 @@ def without_fp32_products(content: bytes) -> bytes:
     """An ONNX file whose fp32 `MatMul` of [..., m, k] and [..., k, n] sum products [..., m, k, 1] * [..., 1, k, n].
 
     Products in fp16 stay as they are.
+
+    Raises:
+        EngineError: the package onnx, which the runtime does not need otherwise, is missing.
     """
+    try:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+    except ImportError as error:
+        raise EngineError(
+            "Plans in fp16 for compute capability 7.5 need the package onnx (pip install onnx); leave 7.5 out of --sm, "
+            "or take --engine trt on such a GPU."
+        ) from error
     model = onnx.load_model_from_string(content)
     inferred = onnx.shape_inference.infer_shapes(model).graph
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
     kinds |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    nodes: list[onnx.NodeProto] = []
+    nodes = []
     for node in model.graph.node:
         if node.op_type != "MatMul" or kinds.get(node.output[0]) != TensorProto.FLOAT:
             nodes.append(node)

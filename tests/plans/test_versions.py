@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.export.tensorrt.builder import build
-from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles, targets
+from ntre_deploy.plans.builder import build
+from ntre_deploy.plans.options import TensorRtOptions, profiles, targets
 from ntre_deploy.runtime.engines.tensorrt import api
 
 TENSORRT = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
@@ -19,7 +19,7 @@ ALL = TensorRtOptions(workspace_mib=64, effort=5, hardware="ampere-plus", versio
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
-    spec = spec_from_file_location("tensorrt_double", Path(__file__).parents[2] / "tensorrt_double.py")
+    spec = spec_from_file_location("tensorrt_double", Path(__file__).parents[1] / "tensorrt_double.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from ntre_deploy.errors import EngineError, GateError, InputError
 from ntre_deploy.export.graphs import query_graph
 from ntre_deploy.export.onnx import query_signature, write_onnx
-from ntre_deploy.export.tensorrt.builder import Built, build, check_precision
-from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import import_weights
+from ntre_deploy.plans.builder import Built, build, check_precision
+from ntre_deploy.plans.options import TensorRtOptions, profiles
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import api
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ntre_deploy.errors import EngineError, InputError
-from ntre_deploy.export.tensorrt.builder import Built
-from ntre_deploy.export.tensorrt.cache import cached
+from ntre_deploy.plans.builder import Built
+from ntre_deploy.plans.cache import cached
 
 KEY = {"onnx_sha256": "a" * 64, "library": "tensorrt", "version": "10.16", "compute_capabilities": ["8.6"]}
 BUILT = Built(b"plan" * 100, {"conv": {"fp16": 3}}, "fp16", "inspector", b"timings")
@@ -97,8 +97,8 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
 _PROCESS = """
 import sys, time
 from pathlib import Path
-from ntre_deploy.export.tensorrt.builder import Built
-from ntre_deploy.export.tensorrt.cache import cached
+from ntre_deploy.plans.builder import Built
+from ntre_deploy.plans.cache import cached
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 def build(timings):
     with log.open("a") as file:

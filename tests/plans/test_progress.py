@@ -1,6 +1,6 @@
 """What a build says: phases inside phases, their share, and the time that is left."""
 
-from ntre_deploy.export.tensorrt.progress import Phases
+from ntre_deploy.plans.progress import Phases
 
 
 def test_a_phase_inside_another_spends_one_of_its_steps() -> None:

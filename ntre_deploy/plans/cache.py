@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.export.tensorrt.builder import Built
 from ntre_deploy.files import atomic_file, atomic_folder, plain_name
+from ntre_deploy.plans.builder import Built
 
 _PLAN, _ENTRY = "engine.plan", "entry.json"
 _POLL = 0.2  # seconds between two looks at another process's lock

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from ntre_deploy.export.tensorrt.builder import build
-from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
-from ntre_deploy.export.tensorrt.turing import without_fp32_products
+from ntre_deploy.plans.builder import build
+from ntre_deploy.plans.options import TensorRtOptions, profiles
+from ntre_deploy.plans.turing import without_fp32_products
 from ntre_deploy.runtime.engines.onnx import OnnxEngine
 from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.stacked import stack

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.export.tensorrt.builder import Built, build, check_precision
-from ntre_deploy.export.tensorrt.cache import cached
-from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
-from ntre_deploy.export.tensorrt.turing import CAPABILITY, without_fp32_products
 from ntre_deploy.files import sha256
+from ntre_deploy.plans.builder import Built, build, check_precision
+from ntre_deploy.plans.cache import cached
+from ntre_deploy.plans.options import TensorRtOptions, profiles
+from ntre_deploy.plans.turing import CAPABILITY, without_fp32_products
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine, api
 from ntre_deploy.runtime.engines.tensorrt.environment import differences, system

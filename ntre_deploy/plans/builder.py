@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import onnx
-
 from ntre_deploy.errors import EngineError, GateError, InputError
-from ntre_deploy.export.tensorrt.options import Profile, TensorRtOptions
-from ntre_deploy.export.tensorrt.progress import Phases, make_monitor
 from ntre_deploy.interrupts import held_interrupts
+from ntre_deploy.plans.options import Profile, TensorRtOptions
+from ntre_deploy.plans.progress import Phases, make_monitor
 from ntre_deploy.runtime.cpu import usable_cores
 from ntre_deploy.runtime.engines.tensorrt.api import OUT_OF_MEMORY, Library, deserialise, inspect, make_logger
 from ntre_deploy.runtime.engines.tensorrt.layers import Kernels, found_precision, kernels
+from ntre_deploy.runtime.onnxfile import unsigned_activations
 
 _HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 _SHOWN = 3  # errors of the parser that are told
@@ -151,30 +150,14 @@ def check_signed(content: bytes, what: str) -> None:
         InputError: one is; or the file is no ONNX.
     """
     try:
-        graph = onnx.load_model_from_string(content).graph
-    except Exception as error:
+        unsigned = unsigned_activations(content)
+    except InputError as error:
         raise InputError(f"The {what} graph is not a readable ONNX file; export it again.") from error
-    if not graph.output:  # an empty file is a valid message
-        raise InputError(f"The {what} graph is not a readable ONNX file; export it again.")
-    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    unsigned = [
-        node.name
-        for node in graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        # without a zero point, the standard says uint8
-        and (kinds.get(node.input[2]) if len(node.input) > 2 else _plain_type(node, kinds)) == onnx.TensorProto.UINT8
-    ]
     if unsigned:
         raise InputError(
             f"The int8 {what} graph has {len(unsigned)} unsigned activations (the first is {unsigned[0]}), as engines "
             "for CPUs take them; TensorRT needs signed ones. Export again with --engine trt --precision int8."
         )
-
-
-def _plain_type(node: onnx.NodeProto, kinds: dict[str, int]) -> int:
-    if node.op_type == "DequantizeLinear":
-        return kinds.get(node.input[0], onnx.TensorProto.UNDEFINED)
-    return next((a.i for a in node.attribute if a.name == "output_dtype" and a.i), onnx.TensorProto.UINT8)
 
 
 def _configure(library: Library, config: Any, targets: Sequence[str], options: TensorRtOptions) -> None:

@@ -14,8 +14,8 @@ MOMENTS = 10
 CODE = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from ntre_deploy.export.tensorrt.builder import build
-from ntre_deploy.export.tensorrt.options import TensorRtOptions, profiles
+from ntre_deploy.plans.builder import build
+from ntre_deploy.plans.options import TensorRtOptions, profiles
 from ntre_deploy.runtime.engines.tensorrt import api
 
 content, moments = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
