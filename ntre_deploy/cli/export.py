@@ -7,6 +7,20 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json, steps
+from ntre_deploy.cli.plans import (
+    Effort,
+    EngineCache,
+    Hardware,
+    MaxBatch,
+    MaxClasses,
+    MaxShots,
+    NoEngineCache,
+    Targets,
+    VersionCompatible,
+    Workspace,
+    chosen_cache,
+    tell_plan,
+)
 from ntre_deploy.errors import InputError, one_of
 
 # engine -> its precisions; ntre_deploy.export, which knows them too, is imported only when it is needed
@@ -17,7 +31,6 @@ _ENGINES = {
     "trt-rtx": ("fp32", "fp16", "int8"),
 }
 _PLANS = ("trt", "trt-rtx")
-_PANEL = "TensorRT (--engine trt, trt-rtx)"
 
 
 def command(
@@ -47,52 +60,16 @@ def command(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    sm: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sm",
-            metavar="CC",
-            help="Compute capability to build for, such as 8.6; repeatable (trt-rtx). (default: the GPU here)",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Most images in one call.", rich_help_panel=_PANEL)] = 4,
-    max_classes: Annotated[
-        int, typer.Option("--max-classes", help="Most classes in one call.", rich_help_panel=_PANEL)
-    ] = 10,
-    max_shots: Annotated[int, typer.Option("--max-shots", help="Most shots of a class.", rich_help_panel=_PANEL)] = 5,
-    workspace: Annotated[
-        int | None,
-        typer.Option("--workspace", metavar="MIB", help="Memory that a build may use.", rich_help_panel=_PANEL),
-    ] = None,
-    effort: Annotated[
-        int | None,
-        typer.Option("--effort", help="Of the optimiser, 0 (fast build) to 5.", rich_help_panel=_PANEL),
-    ] = None,
-    hardware: Annotated[
-        str,
-        typer.Option(
-            "--hardware", help="Also run on: none, ampere-plus, same-compute-capability (trt).", rich_help_panel=_PANEL
-        ),
-    ] = "none",
-    version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="Also run in later versions of TensorRT (trt).", rich_help_panel=_PANEL
-        ),
-    ] = False,
-    engine_cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--engine-cache",
-            metavar="DIR",
-            help="Folder of engines built before. (default: ntre_deploy/engines in the user's cache)",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    no_engine_cache: Annotated[
-        bool, typer.Option("--no-engine-cache", help="Build every engine anew.", rich_help_panel=_PANEL)
-    ] = False,
+    sm: Targets = None,
+    max_batch: MaxBatch = 4,
+    max_classes: MaxClasses = 10,
+    max_shots: MaxShots = 5,
+    workspace: Workspace = None,
+    effort: Effort = None,
+    hardware: Hardware = "none",
+    version_compatible: VersionCompatible = False,
+    engine_cache: EngineCache = None,
+    no_engine_cache: NoEngineCache = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle, verified against PyTorch.
@@ -113,8 +90,7 @@ def command(
     if out.suffix != ".ntre":
         example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
         raise InputError(f"Bundle name '{out.name}' must be NAME.ntre, for example {example}.")
-    if engine_cache is not None and no_engine_cache:
-        raise InputError("--engine-cache and --no-engine-cache exclude each other; leave one out.")
+    cache = chosen_cache(engine_cache, no_engine_cache)
     source = checkpoint_file(checkpoint)
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
@@ -123,7 +99,7 @@ def command(
     dataset = open_dataset(verify_on) if verify_on else None
     calibration = open_dataset(calibrate_on) if calibrate_on else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
-    from ntre_deploy.plans.options import TensorRtOptions, default_cache
+    from ntre_deploy.plans.options import TensorRtOptions
 
     plans = TensorRtOptions(
         tuple(sm or ()),
@@ -134,7 +110,7 @@ def command(
         effort,
         hardware,
         version_compatible,
-        None if no_engine_cache else engine_cache or default_cache(),
+        cache,
     )
     options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration, plans)
     with steps(quiet=as_json) as progress:
@@ -152,9 +128,7 @@ def command(
         print(f"{of}: logits within {worst:.1e}, {equal:.2%} equal pixels at worst (on {inputs})")
     for file in manifest.files:
         if file.engine in _PLANS:
-            here = file.details["run_here"]
-            run = "" if here == "yes" else f"; not run here: {here}"
-            print(f"{file.name}: {file.precision_found} (found by the {file.details['found_by']}){run}")
+            tell_plan(file)
         if file.role == "query" and file.precision_found == "int8":
             cost, kept = file.details["cost"], ", ".join(file.details["kept_in_floating_point"]) or "nothing"
             print(

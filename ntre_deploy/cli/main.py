@@ -15,6 +15,7 @@ import typer
 from ntre_deploy import __version__
 from ntre_deploy.cli import (
     bench,
+    build,
     demo,
     doctor,
     download,
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.command,
     "tune": tune.command,
     "export": export.command,
+    "build": build.command,
     "segment": segment.command,
     "bench": bench.command,
     "import-weights": import_weights.command,
@@ -81,6 +83,7 @@ _SHORT = {
     "models": "What checkpoints can be had by name.",
     "tune": "A model for your own photos, kept if it is better.",
     "export": "A checkpoint to a bundle, verified against PyTorch.",
+    "build": "TensorRT plans for a bundle, on the device.",
     "segment": "Photos and videos to masks, by example.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
@@ -89,7 +92,7 @@ _SHORT = {
     "train": "A config to a checkpoint.",
     "eval": "mIoU of a checkpoint or a bundle.",
 }
-_PANELS = {"Start here": ("demo", "doctor", "models", "tune"), "Deploy": ("export", "segment", "bench")}
+_PANELS = {"Start here": ("demo", "doctor", "models", "tune"), "Deploy": ("export", "build", "segment", "bench")}
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
     _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)

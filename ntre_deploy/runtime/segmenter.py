@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,35 @@ _SELF_TEST_16 = (0.98, 0.1)
 def logits_error(got: Float, wanted: Float) -> float:
     """max |a - b| / max |b| of two arrays of logits, float32 [..., 2, h, w]; NaN where one holds NaN."""
     return float(np.abs(got - wanted).max()) / max(float(np.abs(wanted).max()), 1e-6)
+
+
+class Parity(NamedTuple):
+    """An engine on a bundle's self-test.
+
+    Attributes:
+        pixels: share of equal pixels of the mask, 0 to 1.
+        logits: max |a - b| / max |b|.
+        least_pixels, most_logits: what is demanded of its precision.
+    """
+
+    pixels: float
+    logits: float
+    least_pixels: float
+    most_logits: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the engine is to be trusted."""
+        # written so that NaN fails
+        return self.pixels >= self.least_pixels and self.logits <= self.most_logits
+
+    def describe(self, engine: str, precision: str) -> str:
+        """What failed, in figures."""
+        return (
+            f"{engine} {precision} fails the bundle's self-test: {self.pixels:.2%} of the pixels are right "
+            f"({self.least_pixels:.1%} demanded) and logits are off by {self.logits:.1e} "
+            f"({self.most_logits:.0e} allowed)"
+        )
 
 
 class Segmenter:
@@ -273,21 +303,29 @@ class Segmenter:
             InputError: the bundle has none, or one that does not fit.
             EngineError: masks or logits are not those of the PyTorch network.
         """
+        parity = self.self_test_parity(bundle)
+        if not parity.passed:
+            raise EngineError(
+                f"{parity.describe(self.engine.name, self.engine.precision)}; do not use it on this machine."
+            )
+
+    def self_test_parity(self, bundle: Bundle) -> "Parity":
+        """How near this engine comes to what the export stored of the PyTorch network, on the bundle's self-test.
+
+        Raises:
+            InputError: the bundle has none, or one that does not fit.
+            EngineError: the engine failed or gave NaN.
+        """
         test = bundle.self_test()
         memory = self.encode_support([(test.support_image, test.support_mask)], "self-test")
         labels, logits = self._label(test.image, memory)
         if labels.shape != test.labels.shape or logits[0].shape != test.logits.shape:
             raise InputError(f"The self-test of {bundle.folder} does not fit its graphs; export the bundle again.")
-        agreement = float((labels == test.labels).mean())
-        error = logits_error(logits[0], test.logits)
-        wanted, allowed = _SELF_TEST.get(self.engine.precision, _SELF_TEST_16)
-        # written so that NaN fails
-        if not (agreement >= wanted and error <= allowed):
-            raise EngineError(
-                f"{self.engine.name} {self.engine.precision} fails the bundle's self-test: {agreement:.2%} of the "
-                f"pixels are right ({wanted:.1%} demanded) and logits are off by {error:.1e} ({allowed:.0e} allowed); "
-                "do not use it on this machine."
-            )
+        return Parity(
+            float((labels == test.labels).mean()),
+            logits_error(logits[0], test.logits),
+            *_SELF_TEST.get(self.engine.precision, _SELF_TEST_16),
+        )
 
     def _label(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
         """Labels [H, W] and their logits [N, 2, h, w]; made on the engine's device where it does that."""

@@ -86,10 +86,10 @@ def test_what_differs_is_told(changes: dict[str, Any], here: str, words: list[st
 
 
 def test_the_rebuild_command_names_the_gpu_where_it_can() -> None:
-    assert rebuild_command("cutlery", "trt", "fp16", "8.6") == (
-        "ntre export CHECKPOINT --engine trt --precision fp16 --out cutlery.ntre --force"
+    assert rebuild_command("cutlery.ntre", "trt", "fp16", "8.6") == (
+        "ntre build cutlery.ntre --engine trt --precision fp16"
     )
-    assert " --sm 8.6 " in rebuild_command("cutlery", "trt-rtx", "fp16", "8.6")
+    assert " --sm 8.6" in rebuild_command("cutlery.ntre", "trt-rtx", "fp16", "8.6")
 
 
 @pytest.mark.parametrize("engine", api.ENGINES)

@@ -196,13 +196,26 @@ def open_engine(
         # what would mend the others is the doctor's to tell
         over = [p.partition(" (")[0] for p in (*passed, *left)]
         because = f"; passed over {'; '.join(over)}" if over else ""
-        return Choice(engine, f"{candidate} {chosen}{because}")
+        return Choice(engine, f"{candidate} {chosen}{because}{_faster(bundle) if name == 'auto' else ''}")
     raise EngineError(f"No engine can run {bundle.folder}: {'; '.join(passed)}. `ntre doctor` tells what is missing.")
 
 
 def _in_bundle(bundle: Bundle) -> list[str]:
     # built for one machine each, so a bundle without plans is no reason to speak of them
     return [name for name, kind in _ENGINES.items() if name not in tensorrt.ENGINES or bundle.precisions(kind.files)]
+
+
+def _faster(bundle: Bundle) -> str:
+    """What could be built here and run faster than what the bundle holds; empty where nothing can."""
+    if any(bundle.precisions(name) for name in tensorrt.ENGINES):
+        return ""
+    held = bundle.precisions("onnx")
+    best = next((p for p in ("fp16", "fp32") if p in held), None)
+    for name in tensorrt.ENGINES:
+        if best is not None and _ENGINES[name].unavailable() is None:
+            command = tensorrt.rebuild_command(str(bundle.folder), name, best)
+            return f"; a faster engine can be built here: {command}"
+    return ""
 
 
 def _best(name: str, held: list[str]) -> tuple[str | None, list[str]]:

@@ -360,7 +360,8 @@ def test_an_engine_built_elsewhere_is_refused_with_the_command(
     with pytest.raises(EngineError, match="cannot run here") as caught:
         Segmenter.load(path, "trt")
     assert words in str(caught.value)
-    assert "ntre export CHECKPOINT --engine trt --precision fp16 --out tiny.ntre --force" in str(caught.value)
+    assert "tiny.ntre --engine trt --precision fp16" in str(caught.value)
+    assert "Build it on this machine: ntre build " in str(caught.value)
     assert "deserialise" not in __import__("tensorrt").calls
     assert host.alive() == {}
     assert Segmenter.load(path).reason.startswith("onnx-cpu fp16; passed over trt: support.trt")

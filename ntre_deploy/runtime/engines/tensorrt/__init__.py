@@ -42,10 +42,10 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
             if entry is None:
                 raise InputError(
                     f"{bundle.folder} has no {role} engine of {engine} in {precision}; "
-                    f"build it: {rebuild_command(bundle.manifest.name, engine, precision)}"
+                    f"build it: {rebuild_command(str(bundle.folder), engine, precision)}"
                 )
             if found := differences(entry.details, engine, library, device.compute_capability):
-                command = rebuild_command(bundle.manifest.name, engine, precision, device.compute_capability)
+                command = rebuild_command(str(bundle.folder), engine, precision, device.compute_capability)
                 raise EngineError(
                     f"{entry.name} cannot run here: {'; '.join(found)}. Build it on this machine: {command}"
                 )
@@ -65,4 +65,4 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
     )
 
 
-__all__ = ["ENGINES", "PRECISIONS", "TensorRtEngine", "open_plans", "unavailable"]
+__all__ = ["ENGINES", "PRECISIONS", "TensorRtEngine", "open_plans", "rebuild_command", "unavailable"]

@@ -45,9 +45,9 @@ def differences(details: Mapping[str, Any], engine: str, library: Library, capab
 
 
 def rebuild_command(name: str, engine: str, precision: str, capability: str | None = None) -> str:
-    """The command that builds a bundle's engine anew."""
+    """The command that builds a bundle's engine on this machine; `name` is the bundle's folder."""
     target = f" --sm {capability}" if capability and engine == "trt-rtx" else ""
-    return f"ntre export CHECKPOINT --engine {engine} --precision {precision}{target} --out {name}.ntre --force"
+    return f"ntre build {name} --engine {engine} --precision {precision}{target}"
 
 
 def _runs(here: str, built: list[str], level: str) -> bool:
