@@ -13,4 +13,5 @@ def module_command(module: str, *arguments: str) -> list[str]:
     """The command that runs an installed module, whatever lies in the folder in which it is started."""
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module, *arguments]
-    return [sys.executable, "-c", _WITHOUT_FOLDER, module, *arguments]
+    else:  # noqa: RET505 - mypy takes what follows a test of the version for dead
+        return [sys.executable, "-c", _WITHOUT_FOLDER, module, *arguments]

@@ -88,7 +88,7 @@ def unsigned_activations(content: bytes) -> list[str]:
         for number, value in parts:
             if number == _INITIALIZER and isinstance(value, memoryview):
                 tensor = dict(_fields(value))
-                kinds[_text(tensor.get(_TENSOR_NAME))] = int(tensor.get(_TENSOR_TYPE, 0))  # type: ignore[arg-type]
+                kinds[_text(tensor.get(_TENSOR_NAME))] = int(tensor.get(_TENSOR_TYPE, 0))
         nodes = [_Node(value) for number, value in parts if number == _NODE and isinstance(value, memoryview)]
     except IndexError as error:
         raise InputError(f"This is not a readable ONNX file ({error}).") from error
@@ -114,7 +114,7 @@ class _Node:
             elif number == 5 and isinstance(value, memoryview):
                 attribute = dict(_fields(value))
                 if _text(attribute.get(1)) == b"output_dtype":
-                    self.told = int(attribute.get(3, 0))  # type: ignore[arg-type]
+                    self.told = int(attribute.get(3, 0))
 
     def zero_type(self, kinds: dict[bytes, int]) -> int:
         """Type of the zero point of a (de)quantising node, 0 for others and where it is not known."""
