@@ -1,12 +1,15 @@
 """Files that are there whole or not at all: temporary name beside the target, fsync, rename."""
 
 import errno
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ from safetensors import SafetensorError
 from ntre_deploy.errors import InputError
 
 _CHUNK = 1 << 20
+# seconds for which a folder is left alone, as its maker may not have locked it yet
+_FRESH = 60.0
 
 
 def sha256(path: Path) -> str:
@@ -86,21 +91,25 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes that name when the block ends, or is removed when it fails.
 
     With `replace`, a folder that stands there already is moved aside at the end and removed last.  Between the two
-    renames neither has the name: a kill in that instant leaves both, whole, under hidden names beside it.
+    renames neither has the name: a kill in that instant leaves both, whole, under hidden names beside it.  What a kill
+    has left of an earlier try is removed first.
 
     Raises:
         InputError: the target exists and `replace` is off, it is no folder, or it cannot be written.
     """
     path = path.absolute()
     temporary: Path | None = None
+    held: int | None = None
     try:
         if (path.exists() or path.is_symlink()) and not replace:
             raise InputError(f"{path} exists already; choose another name or pass --force to replace it.")
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise InputError(f"Cannot write {path}: it is no folder; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         temporary = _partial(path)
         temporary.mkdir(mode=0o700)
+        held = _hold(temporary)
         yield temporary
         os.chmod(temporary, _umask_mode(0o777))
         for child in temporary.rglob("*"):
@@ -114,6 +123,38 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """A lock on a folder, which the system lets go when this process ends, however it does; None without it."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes have left of their work on a folder, and nothing that a living one holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        try:
+            # an `.old` folder may be the only copy of what stood at `path`
+            if left.suffix == ".old" or left.is_symlink() or time.time() - left.stat().st_mtime < _FRESH:
+                continue
+            if left.is_dir() and (held := _hold(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+        # another process has swept it, or it is not ours
+        except OSError:
+            continue
 
 
 def _partial(path: Path) -> Path:

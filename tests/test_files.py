@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -357,3 +358,53 @@ def test_the_hash_of_a_file_is_that_of_its_content(tmp_path: Path, size: int) ->
     content = (bytes(range(251)) * (size // 251 + 1))[:size]
     (tmp_path / "f").write_bytes(content)
     assert sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+def left_behind(target: Path, name: str, age: float = 3600.0) -> Path:
+    folder = target.with_name(f".{target.name}.partial-{name}")
+    folder.mkdir()
+    (folder / "half").write_text("of it")
+    then = time.time() - age
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "x.ntre"
+    gone = [left_behind(target, f"{n}.ntre") for n in range(2)]
+    stays = [
+        left_behind(target, "0.ntre.old"),  # may be the only copy of what stood there
+        left_behind(target, "2.ntre", age=1.0),  # its maker may be about to lock it
+        left_behind(tmp_path / "y.ntre", "0.ntre"),
+    ]
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("b")
+    assert not any(path.exists() for path in gone)
+    assert all((path / "half").exists() for path in stays)
+    assert (target / "a").read_text() == "b"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="locks are of other kinds elsewhere")
+def test_what_a_living_process_works_on_is_left_to_it(tmp_path: Path) -> None:
+    target = tmp_path / "x.ntre"
+    code = (
+        "import sys, time; from pathlib import Path; from ntre_deploy.files import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "    print(folder, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-P", "-c", code, str(target)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        os.utime(theirs, (0, 0))
+        with atomic_folder(target):
+            pass
+        assert theirs.is_dir()
+    finally:
+        process.kill()
+        process.wait()
+    with atomic_folder(target, replace=True):
+        pass
+    assert not theirs.exists(), "its owner is dead"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.ntre"]

@@ -61,8 +61,8 @@ class Lane:
         self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
         self._memory: dict[_Name, tuple[int, int]] = {}  # address and size
         self._pinned: dict[_Name, Bytes] = {}
-        # what was copied last into a buffer, where it stays as it was, and where it lay
-        self._filled: dict[_Name, tuple[weakref.ref[Kept], int]] = {}
+        # what was copied last into a buffer, where it stays as it was, and where it lay with how many bytes
+        self._filled: dict[_Name, tuple[weakref.ref[Kept], int, int]] = {}
         self.stream = device.make_stream()
 
     def run(self, plan: Plan, inputs: Inputs) -> list[Float]:
@@ -198,14 +198,14 @@ class Lane:
         """Queue the copy of an array of the device into the lane's buffer, unless it is there already."""
         if array.stream:
             self._device.follow(self.stream, array.stream)
-        last, address = self._filled.get((role, name), (None, 0))
+        last, *place = self._filled.get((role, name), (None, 0, 0))
         kept = array.owner if isinstance(array.owner, Kept) else None
-        if kept is not None and last is not None and last() is kept and address == array.address:
+        if kept is not None and last is not None and last() is kept and place == [array.address, array.nbytes]:
             return
         self._filled.pop((role, name), None)
         self._device.copy_within(self._memory[role, name][0], array.address, array.nbytes, self.stream)
         if kept is not None:
-            self._filled[role, name] = (weakref.ref(kept), array.address)
+            self._filled[role, name] = (weakref.ref(kept), array.address, array.nbytes)
 
     def _execute(self, plan: Plan, ready: _Ready, from_host: dict[str, Shape], to_host: dict[str, Shape]) -> None:
         def queue() -> None:
