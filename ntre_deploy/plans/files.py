@@ -83,6 +83,7 @@ def write_plans(
             "library": library.module.__name__,
             "version": library.version,
             "compute_capabilities": list(request.targets),
+            **({} if library.ahead_of_time else _device()),
             **system(),
             **options.describe(),
             "tf32": tf32,
@@ -132,6 +133,16 @@ def write_plans(
     for entry in entries:
         entry.details["run_here"] = reason or "yes"
     return entries, engine
+
+
+def _device() -> dict[str, Any]:
+    """The GPU here: kernels are chosen by its timings, and another of the same compute capability has others."""
+    device = cuda.open_device()
+    try:
+        with device.active():
+            return {"device": device.name, "device_memory": device.memory()[1]}
+    finally:
+        device.close()
 
 
 def _try(

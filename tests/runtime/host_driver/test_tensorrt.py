@@ -367,6 +367,20 @@ def test_an_engine_built_elsewhere_is_refused_with_the_command(
     assert Segmenter.load(path).reason.startswith("onnx-cpu fp16; passed over trt: support.trt")
 
 
+def test_a_plan_of_another_gpu_of_the_same_kind_runs_with_a_warning(
+    bundle_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = bundle_of()
+    entry = Bundle.open(path).entry("query", "trt", "fp16")
+    assert entry is not None
+    assert (entry.details["device"], entry.details["device_memory"]) == ("host memory", 1 << 32)
+    other = damaged(path, tmp_path, device="a larger GPU")
+    with pytest.warns(UserWarning, match=r"was built on a larger GPU and this is host memory.*ntre build ") as caught:
+        engine = open_engine(Bundle.open(other), "trt").engine
+    assert len(caught) == 1
+    engine.close()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "details",
     [

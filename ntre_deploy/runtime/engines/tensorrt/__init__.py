@@ -4,6 +4,8 @@
 stream, `images.py` pre- and post-processing on that stream, `engine.py` what the runtime sees.
 """
 
+import warnings
+
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
@@ -48,6 +50,14 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
                 command = rebuild_command(str(bundle.folder), engine, precision, device.compute_capability)
                 raise EngineError(
                     f"{entry.name} cannot run here: {'; '.join(found)}. Build it on this machine: {command}"
+                )
+            built_on = entry.details.get("device")
+            if role == "query" and isinstance(built_on, str) and built_on != device.name:
+                command = rebuild_command(str(bundle.folder), engine, precision)
+                warnings.warn(
+                    f"{entry.name} was built on {built_on} and this is {device.name}: it runs, with the other's choice "
+                    f"of kernels; {command} makes this one's.",
+                    stacklevel=2,
                 )
             contents[role] = bundle.read(entry)
             trusted = trusted or entry.details.get("version_compatible") is True
