@@ -3,6 +3,7 @@
 `Segmenter` and `SupportMemory` are the runtime; they load on first use, so that importing the package costs little.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ntre_deploy.errors import EngineError, GateError, InputError, NtreError
@@ -10,6 +11,10 @@ from ntre_deploy.errors import EngineError, GateError, InputError, NtreError
 if TYPE_CHECKING:
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
+
+# from 1.32 on, ONNX Runtime writes an id and a database into the user's cache as soon as it is imported; who wants to
+# send reports sets this to 0
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["EngineError", "GateError", "InputError", "NtreError", "Segmenter", "SupportMemory", "__version__"]

@@ -196,6 +196,14 @@ def test_inputs_that_do_not_fit_are_an_engine_error(engine: Engine) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_onnxruntime_leaves_nothing_in_the_users_cache(exported: Path, tmp_path: Path) -> None:
+    code = "import sys; from ntre_deploy import Segmenter; Segmenter.load(sys.argv[1], 'onnx-cpu')"
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    env |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-P", "-c", code, str(exported)], env=env, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 # --- what the graphs compute
 
 
