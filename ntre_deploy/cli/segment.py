@@ -55,7 +55,9 @@ def command(
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the draw.", rich_help_panel=_DATASET)] = 0,
     engine: Annotated[
         str,
-        typer.Option("--engine", metavar="NAME", help="openvino, onnx, onnx-cpu, onnx-cuda.", rich_help_panel=_ENGINE),
+        typer.Option(
+            "--engine", metavar="NAME", help="trt, trt-rtx, openvino, onnx-cuda, onnx-cpu.", rich_help_panel=_ENGINE
+        ),
     ] = "auto",
     precision: Annotated[
         str | None,

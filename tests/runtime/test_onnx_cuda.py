@@ -9,7 +9,7 @@ import pytest
 
 from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import open_engine
+from ntre_deploy.runtime.engines import onnx_cuda, open_engine
 from ntre_deploy.runtime.engines.onnx import make_session
 from ntre_deploy.runtime.engines.onnx_cuda import _MOST_GRAPHS, _NO_GRAPH, KeptArray, OnnxCudaEngine, _Session
 from ntre_deploy.runtime.stacked import StackedSupports, stack
@@ -101,6 +101,20 @@ def test_a_session_captures_no_end_of_graphs(exported: Path) -> None:
     session.graphs = True
     numbers = [session.next_graph() for _ in range(_MOST_GRAPHS + 2)]
     assert numbers == [*range(1, _MOST_GRAPHS + 1), _NO_GRAPH, _NO_GRAPH]
+
+
+def test_fp32_is_never_rounded_to_tf32(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, asked = (exported / "query.onnx").read_bytes(), list[dict[str, str]]()
+
+    def make(content: bytes, provider: str, threads: int | None, settings: dict[str, str]) -> Any:
+        asked.append(settings)
+        if "enable_cuda_graph" in settings:
+            raise EngineError("a node stays on the CPU")
+        return make_session(content, "CPUExecutionProvider", threads)
+
+    monkeypatch.setattr(onnx_cuda, "make_session", make)
+    assert not _Session(content, "CUDAExecutionProvider", 1, graphs=True).graphs
+    assert [settings["use_tf32"] for settings in asked] == ["0", "0"]
 
 
 def test_inputs_that_do_not_fit_are_an_engine_error(bound: OnnxCudaEngine) -> None:

@@ -193,14 +193,16 @@ class _Session:
 
     def __init__(self, content: bytes, provider: str, threads: int | None, *, graphs: bool) -> None:
         self.graphs = graphs
+        # what is fp32 in a file is so on purpose, and TF32 has the mantissa of fp16
+        exact = {"use_tf32": "0"} if provider == CUDA else {}
         if graphs:
             try:
-                self.session = make_session(content, provider, threads, {"enable_cuda_graph": "1"})
+                self.session = make_session(content, provider, threads, exact | {"enable_cuda_graph": "1"})
             except EngineError:
                 # a node that stays on the CPU keeps ONNX Runtime from capturing, and from loading with that option
                 self.graphs = False
         if not self.graphs:
-            self.session = make_session(content, provider, threads)
+            self.session = make_session(content, provider, threads, exact)
         self.types = input_types(self.session)
         self._numbers = 0
 
