@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.10 or newer and make; everything else is installed into $(VENV).
+# `make demo` and `make test` need Python 3.11 or newer and make; everything else is installed into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
@@ -40,7 +40,7 @@ $(VISION)/.dependencies: EXTRAS := cpu,export,photos,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt
 
 $(VENV)/.dependencies $(VISION)/.dependencies $(OPENVINO)/.dependencies: %/.dependencies: pyproject.toml constraints.txt constraints-torchvision.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $*
 	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '.[$(EXTRAS)]'
 	touch $@

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ntre_deploy.errors import EngineError
+from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.plans.builder import build
 from ntre_deploy.plans.options import TensorRtOptions, profiles, targets
 from ntre_deploy.runtime.engines.tensorrt import api
@@ -56,6 +56,15 @@ def test_every_option_of_tensorrt_uses_names_that_the_version_has(
         assert used in module.used
     gone = {"FP16", "INT8", "BF16", "OBEY_PRECISION_CONSTRAINTS"}
     assert not {name for kind, name in module.used if kind == "BuilderFlag"} & gone
+
+
+def test_a_level_that_a_version_lacks_is_refused(double: Callable[[str, str], Any], exported: Path) -> None:
+    double("tensorrt", "10.3.0")
+    options = TensorRtOptions(hardware="same-compute-capability")
+    content = (exported / "query.fp16.onnx").read_bytes()
+    shapes = profiles("trt", "query", 65, options, (16, 512), 81)
+    with pytest.raises(InputError, match=r"TensorRT 10\.3\.0 does not know --hardware same-compute-capability"):
+        build(api.load("trt"), content, shapes, ("8.6",), options)
 
 
 def test_every_option_of_tensorrt_for_rtx_uses_names_that_it_has(

@@ -41,10 +41,43 @@ def interpreter() -> str | None:
     return None
 
 
+# what the standard library has from 3.11 on and sources like to import
+LATER = {
+    "datetime": {"UTC"},
+    "typing": {"Self", "Never", "LiteralString", "Required", "NotRequired", "Unpack", "assert_never", "override"},
+    "enum": {"StrEnum", "ReprEnum", "verify", "member", "nonmember"},
+    "contextlib": {"chdir"},
+    "asyncio": {"TaskGroup", "Runner", "timeout"},
+    "hashlib": {"file_digest"},
+    "operator": {"call"},
+    "tomllib": {"*"},
+}
+
+
+def later(tree: ast.AST) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in LATER:
+            names = {alias.name for alias in node.names}
+            found += [f"{node.module}.{n}" for n in names if "*" in LATER[node.module] or n in LATER[node.module]]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found += [f"{node.value.id}.{node.attr}"] if node.attr in LATER.get(node.value.id, ()) else []
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if "*" in LATER.get(alias.name, ())]
+    return found
+
+
 @pytest.mark.parametrize("folder", SOURCES)
 def test_every_source_is_python_3_10(folder: str) -> None:
     for path in (REPOSITORY / folder).rglob("*.py"):
-        ast.parse(path.read_text(), str(path), feature_version=(3, 10))
+        tree = ast.parse(path.read_text(), str(path), feature_version=(3, 10))
+        # the one place that asks for the version first
+        assert later(tree) == (["tomllib"] if path.parts[-2:] == ("training", "config.py") else []), path
+
+
+def test_the_look_for_later_names_finds_them() -> None:
+    code = "from datetime import UTC\nimport enum, tomllib\nclass A(enum.StrEnum): pass\n"
+    assert sorted(later(ast.parse(code))) == ["datetime.UTC", "enum.StrEnum", "tomllib"]
 
 
 @pytest.fixture(scope="module")
