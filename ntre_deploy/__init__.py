@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-# from 1.32 on, ONNX Runtime writes an id and a database into the user's cache as soon as it is imported; who wants to
-# send reports sets this to 0
+# newer versions of ONNX Runtime write an id and a database into the user's cache as soon as they are imported; who
+# wants to send reports sets this to 0
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -15,8 +15,8 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
     """Keep SIGINT and SIGTERM from raising until the block ends, and raise KeyboardInterrupt then.
 
     Yields a function that tells whether one has come: callbacks of the library ask it, on whichever thread, and have
-    the work stopped.  An error of the work that was stopped gives way to the KeyboardInterrupt.  On another thread than
-    the main one, to which Python gives no signals, nothing is held.
+    the work stopped.  A second signal ends the process at once.  An error of the work that was stopped gives way to the
+    KeyboardInterrupt.  On another thread than the main one, to which Python gives no signals, nothing is held.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -25,6 +25,8 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         came.set()
+        # who asks again will not wait for the library's next step
+        signal.signal(number, signal.SIG_DFL)
 
     # Python calls handlers between two steps of the main thread alone; the socket is written at once
     reader, writer = socket.socketpair()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -89,3 +91,16 @@ def test_on_another_thread_nothing_is_held() -> None:
     thread.start()
     thread.join()
     assert found == [(False, True)]
+
+
+def test_a_second_one_ends_the_process_at_once() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from ntre_deploy.interrupts import held_interrupts\n"
+        "with held_interrupts():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=False, timeout=20)
+    assert done.returncode == -signal.SIGINT

@@ -9,6 +9,7 @@ from ntre_deploy.doctor.probe import Step
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import ENGINE_NAMES, engine_best, engine_precisions, engine_unavailable
+from ntre_deploy.runtime.engines.tensorrt import ENGINES, rebuild_command
 from ntre_deploy.runtime.segmenter import Segmenter
 
 _AGAIN = "ntre export CHECKPOINT --force"
@@ -68,7 +69,9 @@ def _lacks(bundle: Bundle, name: str) -> Iterator[Finding]:
     best, held = engine_best(name), engine_precisions(bundle, name)
     if engine_unavailable(name) is not None or best is None or best in held:
         return
-    engine = name.partition("-")[0]
     text = f"this machine could run it in {best}; the bundle holds {', '.join(held) or 'nothing'} for it"
-    mend = f"{_AGAIN} --engine {engine} --precision {best}"
+    if name in ENGINES:
+        mend = rebuild_command(str(bundle.folder), name, best)
+    else:
+        mend = f"{_AGAIN} --engine {name.partition('-')[0]} --precision {best}"
     yield Finding("bundle", f"bundle for {name}", "absent", text, mend)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,15 +31,14 @@ def cached(
         build: takes the timing cache of earlier builds.
 
     Returns:
-        The plan, and whether it was there already.
+        The plan, and whether it was there already.  A folder that cannot be written is a warning.
 
     Raises:
-        InputError: the folder cannot be written.
         Exception: what `build` raises; nothing is kept then.
     """
     if folder is None:
         return build(b""), False
-    # comes with torch, so wherever something can be exported
+    # of the extras that bring an engine's library
     from filelock import FileLock, Timeout
 
     try:
@@ -53,19 +53,30 @@ def cached(
             progress("waiting for another process that builds the same engine")
             lock.acquire(poll_interval=_POLL)
     except OSError as error:
-        raise InputError(f"Engine cache {folder} cannot be written: {error.strerror or error}.") from error
+        _without(folder, str(error.strerror or error))
+        return build(b""), False
     try:
         if (found := _read(place, key)) is not None:
             return found, True
         timings = folder / _timings_name(key)
         built = build(timings.read_bytes() if timings.is_file() else b"")
-        _write(place, key, built)
-        if built.timing_cache:
-            with atomic_file(timings) as path:
-                path.write_bytes(built.timing_cache)
+        try:
+            _write(place, key, built)
+            if built.timing_cache:
+                with atomic_file(timings) as path:
+                    path.write_bytes(built.timing_cache)
+        except (InputError, OSError) as error:
+            _without(folder, str(error))
         return built, False
     finally:
         lock.release()
+
+
+def _without(folder: Path, reason: str) -> None:
+    # what was built is worth more than what would be spared the next time
+    warnings.warn(
+        f"Engine cache {folder} cannot be written ({reason.rstrip('.')}); nothing is kept there.", stacklevel=3
+    )
 
 
 def _timings_name(key: Mapping[str, Any]) -> str:

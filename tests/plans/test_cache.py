@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.errors import EngineError
+from ntre_deploy.plans import cache
 from ntre_deploy.plans.builder import Built
 from ntre_deploy.plans.cache import cached
 
@@ -88,10 +89,22 @@ def test_a_build_that_fails_leaves_nothing_and_no_lock(tmp_path: Path) -> None:
     assert not cached(tmp_path, KEY, Counting())[1]
 
 
-def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_costs_the_cache_and_not_the_plan(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"Engine cache .* cannot be written"):
-        cached(tmp_path / "file" / "c", KEY, Counting())
+    build = Counting()
+    with pytest.warns(UserWarning, match=r"Engine cache .* cannot be written \(.*\); nothing is kept there"):
+        built, was_there = cached(tmp_path / "file" / "c", KEY, build)
+    assert (built.plan, was_there) == (build(b"").plan, False)
+
+
+def test_a_disk_that_is_full_costs_the_cache_and_not_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_write", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        _, was_there = cached(tmp_path / "c", KEY, Counting())
+    assert not was_there
 
 
 _PROCESS = """
