@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(api.unavailable("trt-rtx") is not None, reason=a
 
 MOMENTS = 10
 CODE = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading
 from pathlib import Path
 from ntre_deploy.plans.builder import build
 from ntre_deploy.plans.options import TensorRtOptions, profiles
@@ -22,25 +22,36 @@ content, moments = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
 library, options = api.load("trt-rtx"), TensorRtOptions()
 shapes = profiles("trt-rtx", "query", 65, options, (16, 512), 81)
 
-def run():
-    build(library, content, shapes, ("8.6",), options, what="query")
+def run(progress=lambda step: None):
+    build(library, content, shapes, ("8.6",), options, what="query", progress=progress)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
-run()
-began = time.monotonic()
-run()
-whole = time.monotonic() - began
-for moment in range(moments):
-    # the last one leaves a fifth of the time, for a build that is quicker than that one was
-    delay = 0.02 + whole * 0.8 * moment / moments
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def stopped(progress=lambda step: None):
     try:
-        timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        run()
-        print("went on to the end", delay, whole)
+        run(progress)
+        print("went on to the end")
     except KeyboardInterrupt:
         print("stopped")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+steps = []
+run(steps.append)
+# soon after the beginning, from another thread
+for delay in (0.02, 0.05, 0.1):
+    timer = threading.Timer(delay, interrupt)
+    timer.start()
+    stopped()
     timer.join()
+# and spread over the steps that the library tells, inside its own call
+for moment in range(3, moments):
+    told = []
+    def progress(step):
+        told.append(step)
+        if len(told) == 1 + len(steps) * (moment - 3) // (moments - 3):
+            interrupt()
+    stopped(progress)
 run()
 print("builds again")
 """
