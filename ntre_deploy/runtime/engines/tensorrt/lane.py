@@ -30,7 +30,6 @@ class _Ready:
     """Everything for one set of shapes."""
 
     context: Any
-    scratch: int  # bytes
     outputs: dict[str, Shape]
     graph: int | None = None
     runs: int = 0
@@ -153,7 +152,7 @@ class Lane:
         while len(self._ready) >= _KEPT:
             self._drop(self._ready.popitem(last=False)[1])
         context, scratch = plan.context(plan.profile(shapes), self.stream, shapes)
-        ready = _Ready(context, scratch, plan.output_shapes(context))
+        ready = _Ready(context, plan.output_shapes(context))
         sizes = {n: _size(shape, plan.dtypes[n]) for n, shape in {**shapes, **ready.outputs}.items()}
         try:
             for name, size in sizes.items():
