@@ -10,8 +10,9 @@ from common import Setting, show, write
 from numpy.typing import NDArray
 
 from ntre_deploy.bench.latency import PARTS
+from ntre_deploy.bench.pytorch import build_systems
 from ntre_deploy.bench.runner import run_bench
-from ntre_deploy.bench.systems import Cached, build_systems, find_checkpoint
+from ntre_deploy.bench.systems import Cached, find_checkpoint
 from ntre_deploy.data.dataset import Dataset
 
 Pixels = NDArray[np.uint8]

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntre_deploy.bench.systems import Cached, System, build_systems, find_checkpoint
+from ntre_deploy.bench.pytorch import build_systems
+from ntre_deploy.bench.systems import Cached, System, find_checkpoint
 from ntre_deploy.export.graphs import query_graph
 from ntre_deploy.export.torch_engines import TorchEngine, as_tensors
 from ntre_deploy.model.checkpoint import load_checkpoint

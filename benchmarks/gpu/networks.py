@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ntre_deploy.export.graphs import query_graph
-from ntre_deploy.export.torch_engines import as_tensors
+from ntre_deploy.export.torch_engines import BF16, FP16, FP32, TF32, Mode, as_tensors
 from ntre_deploy.model.checkpoint import save_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
@@ -40,30 +40,6 @@ class Inputs(NamedTuple):
     supports: StackedSupports
 
 
-class Mode(NamedTuple):
-    """A way in which PyTorch computes.
-
-    Attributes:
-        name: as reports tell it.
-        dtype: of the heavy parts; the full network gets there by autocast.
-        tf32: whether products and convolutions in fp32 may round to TF32, which cuDNN does by default.
-    """
-
-    name: str
-    dtype: torch.dtype
-    tf32: bool = False
-
-    @property
-    def half(self) -> bool:
-        """Whether the heavy parts are 16 bits wide; they run in channels_last then."""
-        return self.dtype != torch.float32
-
-    def choose(self) -> None:
-        """Make it the mode of the process."""
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
-        torch.backends.cudnn.benchmark = True
-
-
 class Run(NamedTuple):
     """One thing to measure: `call` gives logits in a mode, and `reference` what they should be (fp32 without TF32)."""
 
@@ -71,10 +47,6 @@ class Run(NamedTuple):
     mode: Mode
     call: Callable[[], torch.Tensor]
     reference: Callable[[], torch.Tensor]
-
-
-FP32, TF32 = Mode("fp32", torch.float32), Mode("tf32", torch.float32, tf32=True)
-FP16, BF16 = Mode("fp16 channels_last", torch.float16), Mode("bf16 channels_last", torch.bfloat16)
 
 
 def cases(quick: bool) -> list[Case]:
@@ -101,6 +73,7 @@ class Networks:
         self._quick, self._device = quick, device
         self.model, self.size = model.eval(), config.input_size
         self._query: torch.nn.Module | None = None
+        torch.backends.cudnn.benchmark = True
 
     def checkpoint(self, folder: Path) -> Path:
         """The network as a file."""
@@ -129,10 +102,10 @@ class Networks:
         for mode in (FP32, TF32, FP16, BF16):
             model = self._model(mode)
             for case in _full_cases(self._quick):
-                yield self._full(f"eager full {mode.name} {case}", case, mode, model)
+                yield self._full(f"eager full {mode.precision} {case}", case, mode, model)
             graph = self._graph(mode)
             for case in cases(self._quick):
-                yield self._cached(f"eager cached {mode.name} {case}", case, mode, graph)
+                yield self._cached(f"eager cached {mode.precision} {case}", case, mode, graph)
 
     def compiled(self, how: str, *, full: bool) -> Iterator[Run]:
         """torch.compile of the full network or of the cached graph, fp16, CUDA graphs.
@@ -147,12 +120,12 @@ class Networks:
         if full:
             model = torch.compile(self._model(mode), mode=kind, dynamic=False)
             for case in [c for c in _full_cases(self._quick) if c.batch == 1]:
-                yield self._full(f"compile {how} full {mode.name} {case}", case, mode, model)
+                yield self._full(f"compile {how} full {mode.precision} {case}", case, mode, model)
             return
         graph = torch.compile(self._graph(mode), mode=kind, dynamic=False)
         some = [c for c in cases(self._quick) if c.classes == 1 and (c.batch == 1 or c.shots == 1)]
         for case in some[: 1 if self._quick else None]:
-            yield self._cached(f"compile {how} cached {mode.name} {case}", case, mode, graph)
+            yield self._cached(f"compile {how} cached {mode.precision} {case}", case, mode, graph)
 
     def packaged(self, folder: Path) -> Run:
         """The cached 1-shot query by AOTInductor, as a `.pt2` file."""
@@ -164,17 +137,16 @@ class Networks:
             program = torch.export.export(graph, self._there(self.inputs(None, case), mode))
             path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder.resolve() / "query.pt2"))
             runner: Any = torch._inductor.aoti_load_package(path)
-        return self._cached(f"inductor cached {mode.name} {case}", case, mode, runner)
+        return self._cached(f"inductor cached {mode.precision} {case}", case, mode, runner)
 
     def photo_query(self, mode: Mode) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """The cached query graph on the device, and the supports of one class in one shot as it takes them."""
         return self._graph(mode), self._there(self.inputs(None, Case(1, 1, 1)), mode)[1:]
 
     def _reference(self, given: Inputs) -> torch.Tensor:
-        FP32.choose()
         if self._query is None:
             self._query = query_graph(self.model, self.size).to(self._device)
-        with torch.inference_mode():
+        with torch.inference_mode(), FP32.chosen():
             logits: torch.Tensor = self._query(*self._there(given, FP32))
         return logits
 
@@ -219,8 +191,7 @@ class Networks:
             return logits
 
         def reference() -> torch.Tensor:
-            FP32.choose()
-            with torch.inference_mode():
+            with torch.inference_mode(), FP32.chosen():
                 logits: torch.Tensor = self._model(FP32)(image, shots, masks).logits
             return logits
 

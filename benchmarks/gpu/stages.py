@@ -120,7 +120,6 @@ def whole(stage: Stage, backbone: str) -> None:
 
     networks = Networks(stage.quick, backbone, stage.device)
     mode = FP16 if stage.device == "cuda" else FP32
-    mode.choose()
     graph, supports = networks.photo_query(mode)
     image, spec = _photo(), input_spec(networks.model.config, networks.size)
 
@@ -130,10 +129,10 @@ def whole(stage: Stage, backbone: str) -> None:
             logits = graph(torch.from_numpy(pixels)[None].to(stage.device), *supports)[0].float().cpu().numpy()
         return label_map(logits, box)
 
-    stage.tell(f"pytorch {mode.name} end to end 1920 x 1080", stage.clock.wall(on_host))
+    stage.tell(f"pytorch {mode.precision} end to end 1920 x 1080", stage.clock.wall(on_host))
     if stage.device != "cuda":
         return
-    label = f"pytorch {mode.name} end to end 1920 x 1080, images on the device"
+    label = f"pytorch {mode.precision} end to end 1920 x 1080, images on the device"
     with stage.trying(label):
         on_device = _with_kernels(graph, supports, image, spec)
         figures = stage.clock.wall(on_device)
@@ -315,9 +314,9 @@ def inductor(stage: Stage, backbone: str) -> None:
 def _measure(stage: Stage, run: Run) -> None:
     """Time, and how far the logits are from fp32: max |a - b| / max |b|, and the share of equal places."""
     with stage.trying(run.label):
-        run.mode.choose()
-        figures = stage.clock.torch(run.call)
-        got = run.call().float().clone()  # a CUDA graph writes over its results
+        with run.mode.chosen():
+            figures = stage.clock.torch(run.call)
+            got = run.call().float().clone()  # a CUDA graph writes over its results
         wanted = run.reference().float()
         error = (got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
         same = (got.argmax(-3) == wanted.argmax(-3)).float().mean()

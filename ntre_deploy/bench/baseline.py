@@ -10,7 +10,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
 
 FORMAT = "ntre-bench"
-VERSION = 2
+VERSION = 3
 
 # bundle, engine, precision
 Key = tuple[str, str, str]
@@ -21,7 +21,7 @@ class Earlier:
     """What a gate needs of one engine of the earlier run."""
 
     p50: float
-    speedup: float
+    speedup: float | None
     miou: float
 
 
@@ -89,7 +89,7 @@ def read_baseline(path: Path) -> Baseline:
 def _engine(system: Mapping[str, Any]) -> tuple[Key, Earlier]:
     earlier = Earlier(
         p50=float(system["latency_ms"]["total"]["p50"]),
-        speedup=float(system["speedup"]),
+        speedup=None if system["speedup"] is None else float(system["speedup"]),
         miou=float(system["accuracy"]["miou"]),
     )
     return (str(system["bundle"]), str(system["name"]), str(system["precision"])), earlier

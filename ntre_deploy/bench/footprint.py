@@ -23,7 +23,7 @@ class Order:
     """What the process opens and runs.
 
     Attributes:
-        engine: name of an engine, or `pytorch full` or `pytorch cached`.
+        engine: name of an engine, or of one of PyTorch's variants.
         checkpoint: for PyTorch.
         shots: supports of each class that it encodes.
         ways: number of classes.
@@ -111,25 +111,19 @@ def _work(order: Order) -> Footprint:
 
 
 def _open(bundle: Any, order: Order) -> Any:
-    from ntre_deploy.bench.systems import CACHED, FULL, Cached, FullPyTorch
+    from ntre_deploy.bench.pytorch import Network, is_pytorch, variant_of
+
+    if is_pytorch(order.engine):
+        network = Network(bundle, Path(order.checkpoint), order.threads)
+        return network.system(variant_of(order.engine, order.precision))
+    from ntre_deploy.bench.systems import ON_DEVICE, Cached, open_on_device
+    from ntre_deploy.runtime.engines import open_engine
     from ntre_deploy.runtime.segmenter import Segmenter
 
-    spec, entry = bundle.manifest.input, bundle.manifest.model
-    if order.engine not in (FULL, CACHED):
-        from ntre_deploy.runtime.engines import open_engine
-
-        engine = open_engine(bundle, order.engine, order.precision, order.threads).engine
-        return Cached(Segmenter(engine, spec, entry), order.engine, order.precision)
-    import torch
-
-    from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
-    from ntre_deploy.model.checkpoint import load_checkpoint
-
-    torch.set_num_threads(order.threads)
-    model = load_checkpoint(Path(order.checkpoint)).model
-    if order.engine == FULL:
-        return FullPyTorch(FullNetwork(model, spec))
-    return Cached(Segmenter(TorchEngine(model, spec.size), spec, entry), CACHED, "fp32")
+    if order.engine.endswith(ON_DEVICE):
+        return open_on_device(bundle, order.engine, order.precision, order.threads)
+    engine = open_engine(bundle, order.engine, order.precision, order.threads).engine
+    return Cached(Segmenter(engine, bundle.manifest.input, bundle.manifest.model), order.engine, order.precision)
 
 
 def _memory(name: str) -> int | None:

@@ -21,7 +21,7 @@ class Gates:
         max_miou_drop: points of mIoU (0 to 100) that an engine may be below PyTorch.
         min_pixel_agreement: percent of pixels that must equal PyTorch's.
         max_p50, max_p99: milliseconds from image to label map.
-        min_speedup: against the full network in PyTorch, by the medians.
+        min_speedup: against the full network in PyTorch on the engine's device, by the medians.
         against: an earlier run.
         max_slowdown: percent by which an engine may be slower than in it.
 
@@ -117,8 +117,17 @@ def _check_engine(gates: Gates, report: Mapping[str, Any], system: Mapping[str, 
         judge("max_p50", "p50", latency["p50"], gates.max_p50, "{:.2f} ms", True)
     if gates.max_p99 is not None:
         judge("max_p99", "p99", latency["p99"], gates.max_p99, "{:.2f} ms", True)
+
+    def judge_speedup(gate: str, limit: float | None, told: str) -> None:
+        if system["speedup"] is None or limit is None:
+            where = "here" if system["speedup"] is None else "in that run"
+            text = f"{name}: no PyTorch on its device {where}, so no speed-up ({told})"
+            checks.append(_check(gate, name, "speed-up", system["speedup"], limit, False, text))
+        else:
+            judge(gate, "speed-up", system["speedup"], limit, "{:.2f} x", False, told)
+
     if gates.min_speedup is not None:
-        judge("min_speedup", "speed-up", system["speedup"], gates.min_speedup, "{:.2f} x", False)
+        judge_speedup("min_speedup", gates.min_speedup, "--min-speedup")
     earlier = None if gates.against is None else gates.against.engines.get(_key(system))
     if gates.against is None or earlier is None:
         return checks
@@ -127,8 +136,8 @@ def _check_engine(gates: Gates, report: Mapping[str, Any], system: Mapping[str, 
     if gates.against.machine == (environment["cpu"], environment["threads"]):
         judge("against", "p50", latency["p50"], earlier.p50 * slack, "{:.2f} ms", True, "--against, same machine")
     else:
-        limit = earlier.speedup / slack
-        judge("against", "speed-up", system["speedup"], limit, "{:.2f} x", False, "--against, another machine")
+        limit = None if earlier.speedup is None else earlier.speedup / slack
+        judge_speedup("against", limit, "--against, another machine")
     allowed = _BASELINE_DROP if gates.max_miou_drop is None else gates.max_miou_drop
     least = 100 * earlier.miou - allowed
     judge("against", "mIoU", 100 * system["accuracy"]["miou"], least, "{:.2f}", False, "--against")

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ntre_deploy.bench.systems import CACHED, FULL, System, Wanted, build_systems, find_checkpoint, open_engines
-from ntre_deploy.errors import InputError
+from ntre_deploy.bench import pytorch
+from ntre_deploy.bench.systems import System, Wanted, find_checkpoint, open_engines
+from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.model.registry import checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.image import InputSpec
-
-# not engines of a bundle: what the engines are compared with
-PYTORCH = (FULL, CACHED)
 
 
 @dataclass
@@ -33,14 +31,16 @@ class Opened:
 
     Attributes:
         bundles: by a name that is theirs alone.
-        checkpoints: of each of them.
+        checkpoints: of each of them; none where PyTorch is not installed.
         skipped: engine -> why it cannot run here.
+        notes: what a reader of the figures has to know.
     """
 
     bundles: dict[str, Bundle] = field(default_factory=dict)
     checkpoints: dict[str, Path] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_bundles(folders: Sequence[Path], checkpoints: Sequence[Path]) -> Opened:
@@ -55,6 +55,12 @@ def find_bundles(folders: Sequence[Path], checkpoints: Sequence[Path]) -> Opened
     for folder in folders:
         bundle = Bundle.open(folder)
         opened.bundles[_unused(bundle.manifest.name, opened.bundles)] = bundle
+    if not pytorch.installed():
+        if checkpoints:
+            raise InputError(
+                f"--checkpoint {checkpoints[0]} is for PyTorch, which is not installed here; leave it out."
+            )
+        return opened
     checkpoints = [checkpoint_file(given) for given in checkpoints]
     left = list(checkpoints)
     for name, bundle in opened.bundles.items():
@@ -86,22 +92,61 @@ def _matching(bundle: Bundle, checkpoints: Sequence[Path]) -> Path | None:
     return None
 
 
-def open_groups(opened: Opened, threads: int, engines: Sequence[Wanted] = ()) -> Opened:
-    """Open every system of the bundles, as groups of one model each.
+def open_groups(opened: Opened, threads: int, engines: Sequence[Wanted] = (), *, device_images: bool = False) -> Opened:
+    """Open every system of the bundles, as groups of one model each, whose first is the reference.
+
+    That is PyTorch's full network on the CPU.  Where PyTorch is not installed, as on a device, it is an engine: in fp32
+    and on the CPU before any other.  PyTorch on the GPU comes last, where an engine runs there.
 
     Raises:
-        InputError, EngineError: as `build_systems`.
+        InputError, EngineError: as `Network` and `open_engines`.
     """
+    compared = pytorch.installed()
     places: dict[str, Group] = {}
+    networks: dict[str, pytorch.Network] = {}
     for name, bundle in opened.bundles.items():
         model = bundle.manifest.model.id
-        if model in places:
-            systems, skipped = open_engines(bundle, threads, engines)
-        else:
-            systems, skipped = build_systems(bundle, opened.checkpoints[name], threads, engines)
+        systems, skipped = open_engines(bundle, threads, engines, device_images=device_images)
+        if model not in places:
             places[model] = Group(bundle.manifest.input, [], [])
             opened.groups.append(places[model])
+            if compared:
+                networks[model] = pytorch.Network(bundle, opened.checkpoints[name], threads)
+                systems = [*map(networks[model].system, pytorch.ON_CPU), *systems]
         places[model].systems += systems
-        places[model].bundles += [name if len(opened.bundles) > 1 else ""] * len(systems)
+        places[model].bundles += [_shown(name, opened)] * len(systems)
         opened.skipped |= skipped
+    for model, group in places.items():
+        if not compared:
+            _lead(group)
+        elif any(system.device == "gpu" for system in group.systems):
+            added = [networks[model].system(variant) for variant in pytorch.gpu_variants()]
+            group.systems += added
+            group.bundles += [group.bundles[0]] * len(added)
+    if not compared:
+        _without_pytorch(opened)
     return opened
+
+
+def _shown(name: str, opened: Opened) -> str:
+    return name if len(opened.bundles) > 1 else ""
+
+
+def _lead(group: Group) -> None:
+    """Put the most exact engine first."""
+    pairs = sorted(
+        zip(group.systems, group.bundles, strict=True), key=lambda p: (p[0].precision != "fp32", p[0].device)
+    )
+    group.systems, group.bundles = [system for system, _ in pairs], [bundle for _, bundle in pairs]
+
+
+def _without_pytorch(opened: Opened) -> None:
+    opened.groups = [group for group in opened.groups if group.systems]
+    if not opened.groups:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
+        raise EngineError(f"Neither PyTorch nor an engine of these bundles runs here ({reasons or 'they hold none'}).")
+    firsts = [f"{group.systems[0].name} {group.systems[0].precision}" for group in opened.groups]
+    opened.notes.append(
+        f"PyTorch is not installed: what differs is told against {', '.join(dict.fromkeys(firsts))}, and there are no "
+        "speed-ups"
+    )

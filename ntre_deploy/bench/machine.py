@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,9 +153,9 @@ def _smi(fields: str, *more: str) -> list[str]:
 
 def _tf32() -> dict[str, bool] | None:
     """Whether PyTorch may round float32 products to 10 bits of mantissa on a GPU; None where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
+    # to import it costs seconds and a device may not have it; a GPU's baselines have done so by now
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
         return None
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ntre_deploy.bench.groups import Group
 from ntre_deploy.bench.latency import Samples, timed, warm_up
 from ntre_deploy.bench.machine import environment
+from ntre_deploy.bench.pytorch import is_baseline
 from ntre_deploy.bench.systems import System, Ways
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
@@ -32,7 +33,10 @@ class Result:
 
     Attributes:
         bundle: whose engine it is; empty where there is one bundle.
-        reference: place of the system that it is compared with among the results.
+        reference: place of the system that its masks are compared with among the results.
+        device: `cpu` or `gpu`.
+        baseline: place of PyTorch's full network in fp32 on that device, which its times are compared with; None where
+            there is none.
         queries: times of each query.
         supports: milliseconds of preparing the supports of each episode.
         score: accuracy against the ground truth.
@@ -61,6 +65,13 @@ class Result:
     confusion: NDArray[np.int64] | None = None
     bundle: str = ""
     reference: int = 0
+    device: str = "cpu"
+    baseline: int | None = None
+
+    @property
+    def median(self) -> float:
+        """Of the queries' milliseconds, end to end."""
+        return float(np.median(self.queries.parts["total"]))
 
 
 @dataclass(frozen=True)
@@ -165,10 +176,17 @@ def run_groups(
     results: list[Result] = []
     for group in groups:
         first = len(placed)
+        baselines = {
+            system.device: first + place
+            for place, system in enumerate(group.systems)
+            if is_baseline(system.name, system.precision)
+        }
         for system, bundle in zip(group.systems, group.bundles, strict=True):
             placed.append(_Placed(system, group.spec, first))
             ways = episodes.ways if isinstance(episodes, WaysSet) else 1
-            results.append(Result(system.name, system.precision, bundle=bundle, reference=first, ways=ways))
+            result = Result(system.name, system.precision, bundle=bundle, reference=first, ways=ways)
+            result.device, result.baseline = system.device, baselines.get(system.device)
+            results.append(result)
     worst = _Worst(pictures)
     everything: Sequence[Episode | WaysEpisode] = episodes.episodes
     for number, episode in enumerate(everything):
@@ -265,6 +283,12 @@ def _prepare(system: System, episode: Episode | WaysEpisode, task: _Task, calibr
 
 def _query(system: System, ways: Ways, query: Pixels, spec: InputSpec, samples: Samples) -> tuple[Float, Pixels]:
     """Logits as the network gives them, and the labels of the calibrated ones."""
+    if (whole := getattr(system, "whole", None)) is not None:
+        found, spent = timed(lambda: whole(query, ways))
+        if found is not None:
+            samples.add(0.0, spent, 0.0)
+            logits, labels = found
+            return logits, labels
     return _measured(
         lambda: prepare_image(query, spec),
         lambda pixels: system.compute(pixels, ways.state),
@@ -305,6 +329,7 @@ def overhead(count: int = 1000) -> float:
 
 class _Nothing:
     name = precision = ""
+    device = "cpu"
 
     def prepare(self, shots: object) -> None:
         return None

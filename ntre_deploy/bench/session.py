@@ -176,6 +176,6 @@ def _order(opened: Opened, system: System, bundle: str, episodes: EpisodeSet | W
         precision=system.precision,
         threads=threads,
         shots=episodes.shots,
-        checkpoint=str(opened.checkpoints[name]),
+        checkpoint=str(opened.checkpoints.get(name, "")),
         ways=episodes.ways if isinstance(episodes, WaysSet) else 1,
     )

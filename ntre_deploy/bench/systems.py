@@ -1,4 +1,4 @@
-"""What is measured: PyTorch with the full network, PyTorch with cached supports, and every engine of the bundle."""
+"""What is measured: how a system looks to the bench, and the engines of a bundle; PyTorch's own are in `pytorch.py`."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,10 +21,12 @@ from ntre_deploy.runtime.engines import (
     Engine,
     available_engines,
     engine_precisions,
+    label_on_device,
     open_engine,
     precision_unavailable,
+    runs_on_gpu,
+    watch_transfers,
 )
-from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import calibrations
 
@@ -32,7 +34,8 @@ Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Shots = Sequence[tuple[Pixels, Pixels]]
 
-FULL, CACHED = "pytorch full", "pytorch cached"
+# behind the name of an engine, where images are scaled and label maps made on its device
+ON_DEVICE = " device-images"
 
 
 class System(Protocol):
@@ -46,6 +49,11 @@ class System(Protocol):
     @property
     def precision(self) -> str:
         """Such as `fp32`."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `gpu`: times of one are not compared with those of the other."""
         ...
 
     def prepare(self, shots: Shots) -> Any:
@@ -84,38 +92,13 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class FullPyTorch:
-    """The training graph, supports and all, for every query: the reference, and what the released code does."""
-
-    network: Any  # ntre_deploy.export.torch_engines.FullNetwork; not imported here, so that bench loads without torch
-    name: str = FULL
-    precision: str = "fp32"
-    facts: Facts = field(default_factory=Facts)
-
-    def prepare(self, shots: Shots) -> Any:
-        """Letterboxed tensors: the network itself runs in `compute`."""
-        return self.network.prepare(shots)
-
-    def prepare_ways(self, classes: Sequence[Shots], calibrate: bool) -> Ways:
-        """As `prepare`, for each class; see `System.prepare_ways`."""
-        from ntre_deploy.training.ways_runs import network_calibrations
-
-        found = network_calibrations(self.network, classes) if calibrate else [NEUTRAL] * len(classes)
-        return Ways([self.network.prepare(shots) for shots in classes], found)
-
-    def compute(self, pixels: Float, state: Any) -> Float:
-        """Supports and query through the whole network, once for each class; shapes as in `System`."""
-        states = state if isinstance(state, list) else [state]
-        logits = [self.network.run(pixels, one) for one in states]
-        return logits[0] if len(logits) == 1 else np.concatenate(logits)
-
-
-@dataclass(frozen=True)
 class Cached:
     """An engine behind a `Segmenter`: supports are encoded once.
 
     Attributes:
+        on_device: images are scaled and label maps made on the device, see `EngineOptions.device_images`.
         throughput: opens the engine for several clones at once, where that takes another one.
+        device: `cpu` or `gpu`.
     """
 
     segmenter: Segmenter
@@ -123,6 +106,8 @@ class Cached:
     precision: str
     facts: Facts = field(default_factory=Facts)
     throughput: Callable[[], Segmenter] | None = None
+    device: str = "cpu"
+    on_device: bool = False
 
     def prepare(self, shots: Shots) -> Any:
         """Encode the supports; shapes as in `System`."""
@@ -139,10 +124,20 @@ class Cached:
         logits: Float = self.segmenter.engine.query(pixels[None], state)[0]
         return logits
 
+    def whole(self, image: Pixels, ways: "Ways") -> tuple[Float, Pixels] | None:
+        """Logits [N, 2, h, w] and labels [H, W] of an image [H, W, 3], where everything is done on the device.
+
+        None where this is not asked for, or cannot be: the device's label map knows no calibration.
+        """
+        if not self.on_device or any(c != NEUTRAL for c in ways.calibrations):
+            return None
+        found = label_on_device(self.segmenter.engine, image, self.segmenter.spec, ways.state)
+        return None if found is None else (found[1], found[0])
+
     def transfers(self) -> tuple[float, float] | None:
         """Milliseconds that the last query spent on the way to the device and back.
 
-        None without an attribute `transfer_ms` of the engine, which one with memory of its own may have.
+        None of an engine that computes in the host's memory.
         """
         told: tuple[float, float] | None = getattr(self.segmenter.engine, "transfer_ms", None)
         return told
@@ -190,45 +185,20 @@ def parse_engine(text: str) -> Wanted:
     return one_of(name, ENGINE_NAMES, "Engine"), precision if colon and precision else None
 
 
-def build_systems(
-    bundle: Bundle, checkpoint: Path, threads: int, engines: Sequence[Wanted] = ()
+def open_engines(
+    bundle: Bundle, threads: int, engines: Sequence[Wanted] = (), *, device_images: bool = False
 ) -> tuple[list[System], dict[str, str]]:
-    """All systems that this machine can run, the reference first, and why the others cannot.
+    """The engines of a bundle that this machine can run, and why it cannot run the others.
 
     Args:
-        engines: only these beside PyTorch; one that cannot run is an error then.
+        engines: only these; one that cannot run is an error then.
+        device_images: open each engine of a GPU once more, with images and label maps on it.
 
     Raises:
-        InputError: the checkpoint cannot be read, or the bundle lacks an engine that was asked for.
+        InputError: the bundle lacks an engine that was asked for.
         EngineError: an engine that should run does not.
     """
-    import torch
-
-    from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
-    from ntre_deploy.model.checkpoint import load_checkpoint
-
-    torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    spec: InputSpec = bundle.manifest.input
-    entry = bundle.manifest.model
-    model = load_checkpoint(checkpoint).model
-    if entry.config != model.config.to_dict():
-        raise InputError(
-            f"The manifest of {bundle.folder} tells of another model than its checkpoint; export it again."
-        )
-    cached = Segmenter(TorchEngine(model, spec.size), spec, entry)
-    kinds = ", ".join(sorted({str(parameter.dtype) for parameter in model.parameters()}))
-    facts = Facts("fp32", f"parameters are {kinds}")
-    systems: list[System] = [
-        FullPyTorch(FullNetwork(model, spec), facts=facts),
-        Cached(cached, CACHED, "fp32", facts),
-    ]
-    added, skipped = open_engines(bundle, threads, engines)
-    return [*systems, *added], skipped
-
-
-def open_engines(bundle: Bundle, threads: int, engines: Sequence[Wanted] = ()) -> tuple[list[System], dict[str, str]]:
-    """The engines of a bundle that this machine can run, and why it cannot run the others; see `build_systems`."""
     systems: list[System] = []
     skipped: dict[str, str] = {}
     for name, reason in available_engines().items():
@@ -253,16 +223,28 @@ def open_engines(bundle: Bundle, threads: int, engines: Sequence[Wanted] = ()) -
                 skipped[f"{name} {precision}"] = lacking
                 continue
             systems.append(_opened(bundle, name, precision, threads))
+            if device_images and runs_on_gpu(name):
+                systems.append(open_on_device(bundle, name + ON_DEVICE, precision, threads))
     return systems, skipped
+
+
+def open_on_device(bundle: Bundle, name: str, precision: str, threads: int) -> Cached:
+    """An engine whose name ends with `ON_DEVICE`."""
+    engine = open_engine(bundle, name.removesuffix(ON_DEVICE), precision, threads, device_images=True).engine
+    segmenter = Segmenter(engine, bundle.manifest.input, bundle.manifest.model)
+    facts = _facts(bundle, engine.name, precision, engine)
+    return Cached(segmenter, name, precision, facts, device="gpu", on_device=True)
 
 
 def _opened(bundle: Bundle, name: str, precision: str, threads: int) -> Cached:
     spec, entry = bundle.manifest.input, bundle.manifest.model
     engine = open_engine(bundle, name, precision, threads).engine
+    watch_transfers(engine)
     reopened = None
     if name == "openvino":  # compiled for one image at a time, its clones would queue
         reopened = partial(_for_throughput, bundle, name, precision, threads)
-    return Cached(Segmenter(engine, spec, entry), name, precision, _facts(bundle, name, precision, engine), reopened)
+    facts, device = _facts(bundle, name, precision, engine), "gpu" if runs_on_gpu(name) else "cpu"
+    return Cached(Segmenter(engine, spec, entry), name, precision, facts, reopened, device)
 
 
 def _for_throughput(bundle: Bundle, name: str, precision: str, threads: int) -> Segmenter:

@@ -64,6 +64,9 @@ def command(
     engine: Annotated[
         list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
     ] = None,
+    device_images: Annotated[
+        bool, _how("--device-images", None, "GPU engines once more, with images and masks on it.")
+    ] = False,
     seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
     rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
     threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
@@ -119,7 +122,17 @@ def command(
         pictures=pictures if out is not None else 0,
         calibrate=not no_calibrate,
     )
-    run(bundles, checkpoint or [], draw, plan, out=out, engines=engine or [], gates=gates, as_json=as_json)
+    run(
+        bundles,
+        checkpoint or [],
+        draw,
+        plan,
+        out=out,
+        engines=engine or [],
+        device_images=device_images,
+        gates=gates,
+        as_json=as_json,
+    )
 
 
 def run(
@@ -130,6 +143,7 @@ def run(
     *,
     out: Path | None = None,
     engines: Sequence[str] = (),
+    device_images: bool = False,
     gates: "Gates | None" = None,
     as_json: bool = False,
 ) -> dict[str, Any]:
@@ -141,8 +155,9 @@ def run(
         GateError: a gate failed; the report has been printed and written.
     """
     from ntre_deploy.bench.gates import Gates, check_gates, failures
-    from ntre_deploy.bench.groups import PYTORCH, find_bundles, open_groups
+    from ntre_deploy.bench.groups import find_bundles, open_groups
     from ntre_deploy.bench.machine import environment, hardware
+    from ntre_deploy.bench.pytorch import is_pytorch
     from ntre_deploy.bench.report import write_report
     from ntre_deploy.bench.session import measure
     from ntre_deploy.bench.systems import parse_engine
@@ -161,8 +176,8 @@ def run(
     before = environment(plan.threads) | hardware()
     with steps(as_json) as step:
         step("opening engines")
-        open_groups(opened, plan.threads, wanted)
-    if gates.asked and not any(system.name not in PYTORCH for group in opened.groups for system in group.systems):
+        open_groups(opened, plan.threads, wanted, device_images=device_images)
+    if gates.asked and not any(not is_pytorch(system.name) for group in opened.groups for system in group.systems):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
         raise EngineError(f"No engine of the bundle runs here, so there is nothing to judge ({reasons}).")
     report, pictures = measure(
@@ -173,7 +188,7 @@ def run(
         environment=before,
         command=shlex.join(["ntre", *sys.argv[1:]]),
         counting=lambda total, what: counting(total, what, as_json),
-        notes=notes,
+        notes=[*notes, *opened.notes],
     )
     report["gates"] = check_gates(gates, report)
     written = write_report(out, report, pictures) if out is not None else {}

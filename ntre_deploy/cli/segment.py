@@ -35,14 +35,18 @@ def command(
     save_memory: Annotated[
         Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for results.")] = Path("segmented"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="(segmented)", show_default=False)] = Path(
+        "segmented"
+    ),
     write: Annotated[
         list[str] | None,
         typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco, page."),
     ] = None,
     no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Leave classes' margins raw.")] = False,
     no_leave_one_out: Annotated[bool, typer.Option("--no-leave-one-out", help="Do not score shots.")] = False,
-    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.")] = 1,
+    every: Annotated[
+        int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.", show_default=False)
+    ] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
     dataset: Annotated[
         str | None,
@@ -56,7 +60,11 @@ def command(
     engine: Annotated[
         str,
         typer.Option(
-            "--engine", metavar="NAME", help="trt, trt-rtx, openvino, onnx-cuda, onnx-cpu.", rich_help_panel=_ENGINE
+            "--engine",
+            metavar="NAME",
+            help="trt, openvino, onnx-cuda ... (the best)",
+            show_default=False,
+            rich_help_panel=_ENGINE,
         ),
     ] = "auto",
     precision: Annotated[
@@ -74,6 +82,12 @@ def command(
             "--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)", rich_help_panel=_ENGINE
         ),
     ] = None,
+    device: Annotated[
+        int, typer.Option("--device", metavar="N", min=0, help="Which GPU.", rich_help_panel=_ENGINE)
+    ] = 0,
+    device_images: Annotated[
+        bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=_ENGINE)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Segment photos and videos by example: give an image and mask of each class.
@@ -109,7 +123,9 @@ def command(
             advance()
     with steps(as_json) as step:
         step("loading the bundle")
-        segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
+        segmenter = Segmenter.load(
+            bundle, engine, precision=precision, threads=threads, device=device, device_images=device_images
+        )
         step("encoding the supports")
         encoded = segmenter.encode_supports(arrays, leave_one_out=not no_leave_one_out, calibrate=not no_calibrate)
         memories = encoded + [item.uncalibrated() if no_calibrate else item for item in loaded]

@@ -92,6 +92,7 @@ class Segmenter:
         hint: str = "latency",
         cache: str | Path | None = None,
         device_images: bool = False,
+        device: int = 0,
         self_test: bool = True,
     ) -> "Segmenter":
         """Open a bundle with an engine.
@@ -105,7 +106,8 @@ class Segmenter:
             hint: `latency`, or `throughput` for several clones at once; for engines that know it (OpenVINO).
             cache: the user's own folder for compiled graphs, for a faster load; for engines that can (OpenVINO,
                 TensorRT for RTX).
-            device_images: scale images and make label maps on the GPU too (TensorRT); see `EngineOptions`.
+            device_images: scale images and make label maps on the GPU too; see `EngineOptions`.
+            device: which GPU, as CUDA numbers those that this process sees; for engines that run on one.
             self_test: run the bundle's self-test first (one support encoding and one query).
 
         Raises:
@@ -121,6 +123,7 @@ class Segmenter:
             hint=hint,
             cache=None if cache is None else Path(cache),
             device_images=device_images,
+            device=device,
         )
         segmenter = cls(choice.engine, opened.manifest.input, opened.manifest.model, choice.reason)
         if self_test:

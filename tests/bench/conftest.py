@@ -51,6 +51,7 @@ class Constant:
     ) -> None:
         self.name = name
         self.precision = precision
+        self.device = "cpu"
         self.answers = answers
         self.log = log
 
@@ -134,7 +135,7 @@ def result() -> Callable[..., Result]:
     """A system with these times (pre 1 ms, post 2 ms) and a perfect score on two pixels of each of `episodes`."""
 
     def make(name: str, milliseconds: Sequence[float], precision: str = "fp32", episodes: int = 1) -> Result:
-        made = Result(name, precision)
+        made = Result(name, precision, baseline=0)
         for value in milliseconds:
             made.queries.add(1.0, value - 3.0, 2.0)
         made.supports += [30.0, 50.0]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ntre_deploy.bench.footprint import Footprint, Order, footprint
-from ntre_deploy.bench.systems import FULL
+from ntre_deploy.bench.pytorch import FULL
 
 
 def order(bundle: Path, engine: str, checkpoint: Path | str = "") -> Order:

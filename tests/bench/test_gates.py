@@ -107,6 +107,20 @@ def test_on_another_machine_speed_ups_are_compared(report: dict[str, Any], basel
     assert not failures(check_gates(Gates(against=baseline(moved), max_slowdown=30.0), report))
 
 
+def test_without_pytorch_on_its_device_an_engine_has_no_speed_up_to_pass_with(
+    report: dict[str, Any], baseline: Callable[..., Baseline]
+) -> None:
+    def moved(content: dict[str, Any]) -> None:
+        content["environment"]["cpu"] = "another processor"
+        content["systems"][1]["speedup"] = None
+
+    text = failures(check_gates(Gates(against=baseline(moved)), report))
+    assert "no PyTorch on its device in that run, so no speed-up (--against, another machine)" in text
+    report["systems"][1] |= {"speedup": None, "speedup_against": None}
+    text = failures(check_gates(Gates(min_speedup=0.001), report))
+    assert text.endswith("onnx-cpu fp16: no PyTorch on its device here, so no speed-up (--min-speedup).")
+
+
 def test_accuracy_may_not_fall_behind_an_earlier_run(report: dict[str, Any], baseline: Callable[..., Baseline]) -> None:
     earlier = baseline()
     report["systems"][1]["accuracy"]["miou"] = 0.995
@@ -137,9 +151,9 @@ def test_other_episodes_cannot_be_compared(baseline: Callable[..., Baseline]) ->
         ("{", "not readable JSON"),
         ("[]", "is no report of `ntre bench`"),
         ('{"format": "ntre-eval"}', "is no report of `ntre bench`"),
-        ('{"format": "ntre-bench", "version": 1}', "has version 1 of the report; this version of ntre reads 2"),
-        ('{"format": "ntre-bench", "version": 2}', "lacks figures"),
-        ('{"format": "ntre-bench", "version": 2, "environment": 3}', "lacks figures"),
+        ('{"format": "ntre-bench", "version": 1}', "has version 1 of the report; this version of ntre reads 3"),
+        ('{"format": "ntre-bench", "version": 3}', "lacks figures"),
+        ('{"format": "ntre-bench", "version": 3, "environment": 3}', "lacks figures"),
     ],
 )
 def test_what_is_no_baseline_is_refused(content: str | None, words: str, tmp_path: Path) -> None:

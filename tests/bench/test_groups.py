@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ntre_deploy.bench.groups import find_bundles, open_groups
-from ntre_deploy.bench.systems import CACHED, FULL, parse_engine
+from ntre_deploy.bench.pytorch import CACHED, FULL
+from ntre_deploy.bench.systems import parse_engine
 from ntre_deploy.errors import EngineError, InputError
 
 

@@ -20,6 +20,7 @@ class Sleeper:
     """Right, and as slow as its list of seconds says; notes by another clock how long each sleep really was."""
 
     precision = "fp32"
+    device = "cpu"
 
     def __init__(self, name: str, inner: Any, seconds: list[float]) -> None:
         self.name = name

@@ -61,7 +61,7 @@ def test_the_report_follows_its_published_schema(report: dict[str, Any], full: d
     for content in (report, full):
         assert json.loads(json.dumps(content, allow_nan=False)) == content
         valid(content)
-    assert (report["format"], report["version"], report["command"]) == ("ntre-bench", 2, "ntre bench tiny.ntre")
+    assert (report["format"], report["version"], report["command"]) == ("ntre-bench", 3, "ntre bench tiny.ntre")
     assert report["bundles"][0]["files"] == {"query.onnx": 1234}
     assert re.fullmatch("[0-9a-f]{64}", report["episodes"]["sha256"])
 

@@ -13,15 +13,8 @@ from typing import Any
 import pytest
 
 import ntre_deploy.bench
-from ntre_deploy.bench.systems import (
-    CACHED,
-    FULL,
-    Cached,
-    FullPyTorch,
-    build_systems,
-    find_checkpoint,
-    open_engines,
-)
+from ntre_deploy.bench.pytorch import CACHED, FULL, FullPyTorch, build_systems
+from ntre_deploy.bench.systems import Cached, find_checkpoint, open_engines
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.bundle import Bundle
 

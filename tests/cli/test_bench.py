@@ -252,3 +252,48 @@ def test_the_workflow_in_the_examples_runs_gates_that_exist(
     assert (done.returncode, done.stderr) == (0, ""), done
     assert (here / "report" / "report.md").is_file()
     assert "report/report.md" in text
+
+
+# --- without PyTorch, as on a device
+
+
+def test_a_device_without_pytorch_is_measured_by_its_engines(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], here: Path
+) -> None:
+    done = ntre(
+        *("bench", tiny.bundle, "--count", "2", "--seconds", "0", "--workers", "1", "--threads", "1"),
+        *("--out", "report", "--max-miou-drop", "90"),
+        cwd=here,
+        blocked=without("torch"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((here / "report" / "bench.json").read_text())
+    assert [(s["name"], s["precision"], s["kind"]) for s in report["systems"]] == [
+        ("onnx-cpu", "fp32", "engine"),
+        ("onnx-cpu", "fp16", "engine"),
+    ]
+    assert {(s["speedup"], s["speedup_against"], s["reference"]) for s in report["systems"]} == {(None, None, 0)}
+    assert report["systems"][0]["footprint"]["load_ms"] > 0
+    told = "PyTorch is not installed: what differs is told against onnx-cpu fp32, and there are no speed-ups"
+    assert told in report["warnings"]
+    assert told in (here / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--checkpoint", "demo"], "--checkpoint demo is for PyTorch, which is not installed here; leave it out."),
+        (["--engine", "onnx-cpu:int8"], "int8"),
+    ],
+)
+def test_what_a_device_without_pytorch_cannot_do_is_one_line(
+    arguments: list[str],
+    told: str,
+    tiny: SimpleNamespace,
+    ntre: Callable[..., Done],
+    without: Callable[..., Path],
+    here: Path,
+) -> None:
+    done = ntre("bench", tiny.bundle, "--count", "1", *arguments, cwd=here, blocked=without("torch"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr.splitlines()[-1]

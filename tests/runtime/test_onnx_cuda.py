@@ -60,6 +60,17 @@ def test_kept_supports_are_bound_as_they_are(bound: OnnxCudaEngine, plain: Any) 
         np.testing.assert_allclose(bound.query(image, other), wanted[:, ::-1], atol=1e-5)
 
 
+def test_the_ways_to_the_device_and_back_are_timed_where_somebody_asks(bound: OnnxCudaEngine) -> None:
+    engine, given = bound.clone(), arrays()
+    engine.query(*given)
+    assert engine.transfer_ms is None
+    engine.watch_transfers()
+    engine.query(*given)
+    assert engine.transfer_ms is not None
+    assert all(0 < spent < 1e3 for spent in engine.transfer_ms)
+    assert engine.clone().transfer_ms is None
+
+
 def test_results_are_not_overwritten_by_the_next_call(bound: OnnxCudaEngine) -> None:
     first = bound.query(*arrays(seed=1))
     before = first.copy()
@@ -96,7 +107,7 @@ def test_clones_take_turns_in_a_session(bound: OnnxCudaEngine, plain: Any, monke
 
 def test_a_session_captures_no_end_of_graphs(exported: Path) -> None:
     content = (exported / "query.onnx").read_bytes()
-    session = _Session(content, "CPUExecutionProvider", 1, graphs=False)
+    session = _Session(content, "CPUExecutionProvider", 1, 0, graphs=False)
     assert session.next_graph() == _NO_GRAPH
     session.graphs = True
     numbers = [session.next_graph() for _ in range(_MOST_GRAPHS + 2)]
@@ -113,8 +124,8 @@ def test_fp32_is_never_rounded_to_tf32(exported: Path, monkeypatch: pytest.Monke
         return make_session(content, "CPUExecutionProvider", threads)
 
     monkeypatch.setattr(onnx_cuda, "make_session", make)
-    assert not _Session(content, "CUDAExecutionProvider", 1, graphs=True).graphs
-    assert [settings["use_tf32"] for settings in asked] == ["0", "0"]
+    assert not _Session(content, "CUDAExecutionProvider", 1, 1, graphs=True).graphs
+    assert [(settings["use_tf32"], settings["device_id"]) for settings in asked] == [("0", "1")] * 2
 
 
 def test_inputs_that_do_not_fit_are_an_engine_error(bound: OnnxCudaEngine) -> None:

@@ -1,4 +1,4 @@
-"""The report as JSON values, in the form that `bench-2.schema.json` describes."""
+"""The report as JSON values, in the form that `bench-3.schema.json` describes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,8 +10,8 @@ import numpy as np
 from ntre_deploy.bench import parity
 from ntre_deploy.bench.baseline import FORMAT, VERSION
 from ntre_deploy.bench.footprint import Footprint
-from ntre_deploy.bench.groups import PYTORCH
 from ntre_deploy.bench.latency import summarise
+from ntre_deploy.bench.pytorch import is_pytorch
 from ntre_deploy.bench.report.warnings import find_warnings
 from ntre_deploy.bench.runner import Result, label
 from ntre_deploy.bench.systems import Facts
@@ -73,7 +73,8 @@ def build_report(
     systems = []
     for place, result in enumerate(results):
         reference = results[result.reference]
-        system = _system(result, reference, drawn[place], drawn[result.reference])
+        baseline = None if result.baseline is None else results[result.baseline]
+        system = _system(result, reference, baseline, drawn[place], drawn[result.reference])
         system["bundle"] = result.bundle or first
         system["label"] = label(result)
         systems.append(system | _beside(run, place))
@@ -102,7 +103,9 @@ def build_report(
     return report | {"warnings": [*run.notes, *find_warnings(report)]}
 
 
-def _system(result: Result, reference: Result, own: parity.Drawn, other: parity.Drawn) -> dict[str, Any]:
+def _system(
+    result: Result, reference: Result, baseline: Result | None, own: parity.Drawn, other: parity.Drawn
+) -> dict[str, Any]:
     latency = result.queries.summary()
     weights = np.asarray(result.pixels, np.float64)
     differing = float(np.average(result.differing, weights=weights)) if weights.sum() else 0.0
@@ -113,12 +116,14 @@ def _system(result: Result, reference: Result, own: parity.Drawn, other: parity.
     return {
         "name": result.name,
         "precision": result.precision,
-        "kind": "pytorch" if result.name in PYTORCH else "engine",
+        "kind": "pytorch" if is_pytorch(result.name) else "engine",
+        "device": result.device,
         "reference": result.reference,
         "latency_ms": latency,
         "samples_ms": [round(value, _DIGITS) for value in result.queries.parts["total"]],
         "support_ms": summarise(result.supports) if result.supports else None,
-        "speedup": reference.queries.summary()["total"]["p50"] / latency["total"]["p50"],
+        "speedup": None if baseline is None else baseline.median / result.median,
+        "speedup_against": result.baseline,
         "accuracy": {
             "miou": score.miou,
             "miou_interval": list(parity.interval(own.miou)) if spread else None,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.bench.groups import PYTORCH
+from ntre_deploy.bench.pytorch import repeats_reference
 from ntre_deploy.bench.report import tables
 from ntre_deploy.bench.report.page import render
 from ntre_deploy.bench.runner import Picture
@@ -38,7 +38,7 @@ def write_report(folder: Path, report: Mapping[str, Any], pictures: Sequence[Pic
 
 def _sheet(pictures: Sequence[Picture]) -> Pixels:
     """Support, query, ground truth and the masks of every system but cached PyTorch, which repeats the reference."""
-    shown = [name for name in pictures[0].masks if PYTORCH[1] not in name]
+    shown = [name for name in pictures[0].masks if not repeats_reference(name)]
     rows = []
     for picture in pictures:
         masks = [picture.masks[name] for name in shown]
@@ -89,7 +89,7 @@ def _confusions(report: Mapping[str, Any]) -> list[str]:
     """The confusion matrix of the reference and of every engine."""
     lines = []
     for system in report["systems"]:
-        if system["name"] != PYTORCH[1]:
+        if not repeats_reference(system["name"]):
             matrix = _table(*tables.confusion_rows(system["accuracy"]["ways"]["confusion"]))
             lines += [f"Confusion of {system['label']}, % of the truth's pixels by label:", "", *matrix, ""]
     return lines

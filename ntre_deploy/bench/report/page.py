@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.bench.groups import PYTORCH
+from ntre_deploy.bench.pytorch import repeats_reference
 from ntre_deploy.bench.report import charts, tables
 from ntre_deploy.bench.runner import Picture
 from ntre_deploy.runtime.overlay import overlay
@@ -72,7 +72,7 @@ def render(report: Report, pictures: Sequence[Picture]) -> str:
             confusions=[
                 (system["label"], *tables.confusion_rows(system["accuracy"]["ways"]["confusion"]))
                 for system in report["systems"]
-                if "ways" in system["accuracy"] and system["name"] != PYTORCH[1]
+                if "ways" in system["accuracy"] and not repeats_reference(system["name"])
             ],
             costs=(tables.COSTS, tables.cost_rows(report)),
             distributions=rows,
@@ -118,7 +118,7 @@ def _cards(report: Report, pictures: Sequence[Picture]) -> list[Card]:
     cards: list[Card] = []
     size = 0
     for picture in pictures:
-        shown = [e for e in engines if e in picture.masks] or [n for n in picture.masks if PYTORCH[1] in n]
+        shown = [e for e in engines if e in picture.masks] or [n for n in picture.masks if repeats_reference(n)]
         if not shown:
             continue
         engine = max(shown, key=lambda name: picture.differing.get(name, 0.0))

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-NAME = "bench-2.schema.json"
+NAME = "bench-3.schema.json"
 
 
 def schema_text() -> str:

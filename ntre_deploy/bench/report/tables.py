@@ -50,7 +50,7 @@ def latency_rows(report: Report) -> list[Row]:
             (
                 system["label"],
                 *(milliseconds(total[name]) for name in ("p50", "p90", "p95", "p99")),
-                f"{system['speedup']:.2f} x",
+                factor(system["speedup"]),
                 points(system["accuracy"]["miou"]),
                 share(system["parity"]["differing_pixels"]),
             )
@@ -158,6 +158,11 @@ def _table(heading: str, columns: Row, rows: list[Row]) -> Table:
 def milliseconds(value: float) -> str:
     """Milliseconds with the digits that a clock can tell."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def factor(value: float | None) -> str:
+    """A speed-up; None where there is nothing to compare with."""
+    return MISSING if value is None else f"{value:.2f} x"
 
 
 def points(value: float) -> str:

@@ -59,6 +59,7 @@ class _Kind:
     open: Callable[[Bundle, str, EngineOptions], Engine]
     lacks: Callable[[str], str | None] = lambda precision: None  # why this machine cannot run a precision
     unwise: Callable[[str], str | None] = lambda precision: None  # why `auto` should rather take another one
+    gpu: bool = False
 
 
 _ENGINES: dict[str, _Kind] = {
@@ -68,10 +69,11 @@ _ENGINES: dict[str, _Kind] = {
             tensorrt.PRECISIONS,
             partial(tensorrt.unavailable, name),
             partial(tensorrt.open_plans, engine=name),
+            gpu=True,
         )
         for name in tensorrt.ENGINES
     },
-    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda),
+    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda, gpu=True),
     openvino.NAME: _Kind(
         openvino.NAME,
         ("int8", "bf16", "fp32"),
@@ -97,6 +99,11 @@ def engine_unavailable(name: str) -> str | None:
     return _ENGINES[name].unavailable()
 
 
+def runs_on_gpu(name: str) -> bool:
+    """Whether an engine computes on an NVIDIA GPU."""
+    return _ENGINES[name].gpu
+
+
 def engine_best(name: str) -> str | None:
     """The precision without calibration that an engine runs best on this machine; None where it has none here."""
     kind = _ENGINES[name]
@@ -117,6 +124,13 @@ def keep_supports(engine: Engine, supports: StackedSupports) -> StackedSupports:
     """Stacked supports as and where the engine reads them fastest, such as in 16 bits in a GPU's memory."""
     keep: Callable[[StackedSupports], StackedSupports] | None = getattr(engine, "keep", None)
     return supports if keep is None else keep(supports)
+
+
+def watch_transfers(engine: Engine) -> None:
+    """Let an engine with memory of its own note `transfer_ms` of each query: milliseconds to the device and back."""
+    watch: Callable[[], None] | None = getattr(engine, "watch_transfers", None)
+    if watch is not None:
+        watch()
 
 
 def label_on_device(
@@ -147,20 +161,21 @@ def open_engine(
     hint: str = "latency",
     cache: Path | None = None,
     device_images: bool = False,
+    device: int = 0,
 ) -> Choice:
     """Open an engine of a bundle.
 
     Args:
         name: `auto` or `onnx` take the best that runs; any other name gets exactly that engine or an error.
         precision: such as `fp32`; None takes the engine's best in the bundle.
-        threads, hint, cache, device_images: see `EngineOptions`.
+        threads, hint, cache, device_images, device: see `EngineOptions`.
 
     Raises:
         InputError: an unknown name or hint, or a precision that the bundle does not hold.
         EngineError: no engine can run, or the one asked for cannot.
     """
     one_of(name, ["auto", *_ALIASES, *_ENGINES], "Engine")
-    options = EngineOptions(threads, hint, cache, device_images)
+    options = EngineOptions(threads, hint, cache, device_images, device)
     candidates = _in_bundle(bundle) if name == "auto" else list(_ALIASES.get(name, (name,)))
     in_any = list(dict.fromkeys(p for c in candidates for p in bundle.precisions(_ENGINES[c].files)))
     if precision is not None and precision not in in_any:
@@ -244,4 +259,6 @@ __all__ = [
     "label_on_device",
     "open_engine",
     "precision_unavailable",
+    "runs_on_gpu",
+    "watch_transfers",
 ]

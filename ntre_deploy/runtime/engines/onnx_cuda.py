@@ -1,9 +1,12 @@
 """ONNX Runtime on CUDA: inputs and outputs bound to the GPU's memory, one CUDA graph for each set of shapes."""
 
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +14,24 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.cuda.arrays import is_device_array, view
+from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, input_types, make_session, read_graphs
 from ntre_deploy.runtime.engines.options import EngineOptions
+from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports
 
+if TYPE_CHECKING:
+    from ntre_deploy.runtime.cuda.images import Images
+
 Float = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
 NAME = "onnx-cuda"
 # sets of shapes whose buffers are kept
 _KEPT = 8
+# owner of device memory that an engine reads in place, at an address that stays
+OWN = object()
 # ONNX Runtime's number for "this run is no graph"
 _NO_GRAPH = -1
 # a session keeps every graph that it has captured, so sets of buffers after these run without one
@@ -34,13 +44,21 @@ def unavailable() -> str | None:
 
 
 def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxCudaEngine":
-    """The bundle's graphs on the first GPU.
+    """The bundle's graphs on a GPU.
 
     Raises:
-        EngineError: ONNX Runtime fell back to another provider.
+        EngineError: ONNX Runtime fell back to another provider, there is no such GPU, or it is too old for
+            `device_images`.
     """
     contents = read_graphs(bundle, precision)
-    return OnnxCudaEngine(precision, contents["support"], contents["query"], options.threads)
+    return OnnxCudaEngine(
+        precision,
+        contents["support"],
+        contents["query"],
+        options.threads,
+        device=options.device,
+        device_images=options.device_images,
+    )
 
 
 @dataclass
@@ -70,6 +88,7 @@ class OnnxCudaEngine:
     Args:
         support, query: ONNX files.
         provider, place: `CPUExecutionProvider` and `cpu` bind to host memory, without graphs.
+        device, device_images: see `EngineOptions`.
 
     Raises:
         EngineError: ONNX Runtime cannot load a graph, or takes another provider.
@@ -86,16 +105,20 @@ class OnnxCudaEngine:
         *,
         provider: str = CUDA,
         place: str = "cuda",
+        device: int = 0,
+        device_images: bool = False,
     ) -> None:
         self.precision = precision
-        self._place = place
+        self._place, self._device = place, device
         self._sessions = {
-            role: _Session(content, provider, threads, graphs=place == "cuda")
+            role: _Session(content, provider, threads, device, graphs=place == "cuda")
             for role, content in (("support", support), ("query", query))
         }
         self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
         # a CUDA graph is captured and replayed by one thread at a time, and graphs share ONNX Runtime's scratch memory
         self._turn = threading.Lock()
+        self._transfers: list[float] | None = None
+        self._pictures = _Pictures(device) if device_images else None
 
     def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
         """See `Engine.support`."""
@@ -115,56 +138,114 @@ class OnnxCudaEngine:
     def clone(self) -> "OnnxCudaEngine":
         """Shares the sessions, in which clones take turns, and not the buffers."""
         twin = object.__new__(OnnxCudaEngine)
-        twin.__dict__ = self.__dict__ | {"_ready": OrderedDict()}
+        pictures = None if self._pictures is None else _Pictures(self._device)
+        twin.__dict__ = self.__dict__ | {"_ready": OrderedDict(), "_transfers": None, "_pictures": pictures}
         return twin
+
+    def watch_transfers(self) -> None:
+        """Let `transfer_ms` tell of every query from now on."""
+        self._transfers = [0.0, 0.0]
+
+    @property
+    def transfer_ms(self) -> tuple[float, float] | None:
+        """Milliseconds that the last query spent on the way to the device and back; None if not watched."""
+        return None if self._transfers is None else (self._transfers[0], self._transfers[1])
+
+    def label(self, image: Pixels, spec: InputSpec, supports: StackedSupports) -> tuple[Pixels, Float] | None:
+        """See `label_on_device`: uint8 RGB [H, W, 3] to labels [H, W] and logits [N, 2, h, w].
+
+        None where `device_images` is off.
+
+        Raises:
+            EngineError: it failed.
+        """
+        pictures = self._pictures
+        if pictures is None:
+            return None
+        with pictures.at_work() as images:
+            pixels, box = images.prepare(image, spec)
+            # ONNX Runtime works on a stream of its own
+            pictures.wait()
+            with self._turn:
+                (logits,) = self._run_there("query", {"image": pixels, **supports._asdict()})
+                shape, address = tuple(logits.shape()), logits.data_ptr()
+                return images.label_map(DeviceArray(address, shape), box)
 
     def _upload(self, array: NDArray[Any], dtype: "np.dtype[Any]") -> KeptArray:
         import onnxruntime
 
         content = np.ascontiguousarray(array, dtype)
         try:
-            return KeptArray(onnxruntime.OrtValue.ortvalue_from_numpy(content, self._place, 0), content.shape)
+            return KeptArray(
+                onnxruntime.OrtValue.ortvalue_from_numpy(content, self._place, self._device), content.shape
+            )
         except Exception as error:
             raise failed(error) from error
 
     def _run(self, role: str, inputs: dict[str, Any]) -> list[Float]:
         with self._turn:
-            return self._run_alone(role, inputs)
+            outputs = self._run_there(role, inputs)
+            begun = time.perf_counter()
+            # from the GPU this is a copy, from the host it is the buffer itself
+            found = [np.array(output.numpy(), copy=True if self._place == "cpu" else None) for output in outputs]
+            if self._transfers is not None:
+                self._transfers[1] = 1e3 * (time.perf_counter() - begun)
+        return found
 
-    def _run_alone(self, role: str, inputs: dict[str, Any]) -> list[Float]:
+    def _run_there(self, role: str, inputs: dict[str, Any]) -> list[Any]:
+        """Outputs on the device, which the next run of these shapes overwrites."""
         session = self._sessions[role]
         # a graph keeps addresses, so it serves buffers of this engine alone
         types = session.types
-        foreign = {name: _foreign(array, name, types[name]) for name, array in inputs.items() if is_device_array(array)}
+        own = {name: array for name, array in inputs.items() if isinstance(array, DeviceArray) and array.owner is OWN}
+        foreign = {
+            name: self._foreign(array, name, types[name])
+            for name, array in inputs.items()
+            if name not in own and is_device_array(array)
+        }
         kept = {name: array for name, array in inputs.items() if isinstance(array, KeptArray)}
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
-        key = (role, *shapes.items(), *((n, id(a.value)) for n, a in kept.items()), *sorted(foreign))
+        fixed = (*((n, id(a.value)) for n, a in kept.items()), *((n, a.address) for n, a in own.items()))
+        key = (role, *shapes.items(), *fixed, *sorted(foreign))
         try:
             ready = self._ready.get(key)
             if ready is None:
                 while len(self._ready) >= _KEPT:
                     self._ready.popitem(last=False)
-                ready = self._ready[key] = self._bind(session, shapes, kept, bool(foreign))
+                ready = self._ready[key] = self._bind(session, shapes, kept, own, bool(foreign))
             self._ready.move_to_end(key)
+            begun = time.perf_counter()
             for name, array in inputs.items():
                 if name in foreign:
                     found = foreign[name]
-                    ready.binding.bind_input(name, self._place, 0, types[name], found.shape, found.address)
-                elif name not in kept:
+                    self._bind_address(ready.binding, name, types[name], found)
+                elif name not in kept and name not in own:
                     ready.inputs[name].update_inplace(np.ascontiguousarray(array, types[name]))
+            ready.binding.synchronize_inputs()
+            if self._transfers is not None:
+                self._transfers[0] = 1e3 * (time.perf_counter() - begun)
             session.run(ready.binding, ready.graph)
-            # from the GPU this is a copy, from the host it is the buffer itself
-            return [np.array(output.numpy(), copy=True if self._place == "cpu" else None) for output in ready.outputs]
+            return ready.outputs
         except EngineError:
             raise
         except Exception as error:
             self._ready.pop(key, None)
             raise failed(error) from error
 
-    def _bind(self, session: "_Session", shapes: dict[str, Shape], kept: dict[str, KeptArray], foreign: bool) -> _Ready:
+    def _bind(
+        self,
+        session: "_Session",
+        shapes: dict[str, Shape],
+        kept: dict[str, KeptArray],
+        own: dict[str, DeviceArray],
+        foreign: bool,
+    ) -> _Ready:
         binding = session.session.io_binding()
         inputs: dict[str, Any] = {}
-        for name, shape in shapes.items():
+        for name, array in own.items():
+            self._bind_address(binding, name, session.types[name], array)
+        shapes_left = {name: shape for name, shape in shapes.items() if name not in own}
+        for name, shape in shapes_left.items():
             if name in kept:
                 inputs[name] = kept[name].value
             elif not foreign:
@@ -173,7 +254,7 @@ class OnnxCudaEngine:
                 binding.bind_ortvalue_input(name, inputs[name])
         if foreign:
             # bound to their own addresses before every run; those that are not foreign get buffers here
-            inputs |= {n: self._empty(shape, session.types[n]) for n, shape in shapes.items() if n not in inputs}
+            inputs |= {n: self._empty(shape, session.types[n]) for n, shape in shapes_left.items() if n not in inputs}
             for name, value in inputs.items():
                 binding.bind_ortvalue_input(name, value)
         outputs = []
@@ -182,19 +263,75 @@ class OnnxCudaEngine:
             binding.bind_ortvalue_output(name, outputs[-1])
         return _Ready(binding, inputs, outputs, _NO_GRAPH if foreign else session.next_graph())
 
+    def _bind_address(self, binding: Any, name: str, dtype: "np.dtype[Any]", array: DeviceArray) -> None:
+        binding.bind_input(name, self._place, self._device, dtype, array.shape, array.address)
+
     def _empty(self, shape: Shape, dtype: Any = np.float32) -> Any:
         import onnxruntime
 
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._place, 0)
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._place, self._device)
+
+    def _foreign(self, array: Any, name: str, dtype: "np.dtype[Any]") -> Any:
+        device = cuda.open_device(index=self._device)
+        try:
+            # ONNX Runtime's own stream cannot be named here, so what the array waits for is waited for
+            found = view(array, name, 1, dtype)
+            with device.active():
+                device.wait(found.stream or 1)
+            return found
+        finally:
+            device.close()
+
+
+class _Pictures:
+    """Pre- and post-processing by the kernels: a device, a stream and what lies on it, for one engine at a time."""
+
+    def __init__(self, index: int) -> None:
+        # the kernels are a part of the package only where it is installed
+        from ntre_deploy.runtime.cuda.images import Images
+
+        self._device = cuda.open_device(index=index)
+        self._stream = 0
+        try:
+            with self._device.active():
+                self._stream = self._device.make_stream()
+                self._images = Images(self._device, self._stream, OWN)
+        except EngineError:
+            self._let_go()
+            raise
+
+    @contextmanager
+    def at_work(self) -> "Iterator[Images]":
+        """The images, with their device active."""
+        with self._device.active():
+            yield self._images
+
+    def wait(self) -> None:
+        """Until what was queued is done."""
+        self._device.wait(self._stream)
+
+    def _let_go(self) -> None:
+        with suppress(cuda.CudaError):
+            with self._device.active():
+                if self._stream:
+                    self._device.free_stream(self._stream)
+            self._device.close()
+
+    def __del__(self) -> None:
+        # the driver may be gone before this, when Python ends
+        with suppress(Exception):
+            with self._device.active():
+                self._images.close()
+            self._let_go()
 
 
 class _Session:
     """A session; with CUDA graphs where the whole graph lies on the GPU."""
 
-    def __init__(self, content: bytes, provider: str, threads: int | None, *, graphs: bool) -> None:
+    def __init__(self, content: bytes, provider: str, threads: int | None, device: int, *, graphs: bool) -> None:
         self.graphs = graphs
         # what is fp32 in a file is so on purpose, and TF32 has the mantissa of fp16
-        exact = {"use_tf32": "0"} if provider == CUDA else {}
+        exact = {"use_tf32": "0", "device_id": str(device)} if provider == CUDA else {}
         if graphs:
             try:
                 self.session = make_session(content, provider, threads, exact | {"enable_cuda_graph": "1"})
@@ -220,7 +357,6 @@ class _Session:
         options = onnxruntime.RunOptions()
         if self.graphs:
             options.add_run_config_entry("gpu_graph_id", str(graph))
-        binding.synchronize_inputs()
         self.session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
 
@@ -232,15 +368,3 @@ class _Session:
             sizes = iter((batch, classes))
             found[output.name] = tuple(n if isinstance(n, int) else next(sizes) for n in output.shape)
         return found
-
-
-def _foreign(array: Any, name: str, dtype: "np.dtype[Any]") -> Any:
-    device = cuda.open_device()
-    try:
-        # ONNX Runtime's own stream cannot be named here, so what the array waits for is waited for
-        found = view(array, name, 1, dtype)
-        with device.active():
-            device.wait(found.stream or 1)
-        return found
-    finally:
-        device.close()

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: plans that `ntre export` has built, executed through CUDA.
 
 `api.py` is the one file that knows both libraries, `plan.py` one deserialised engine, `lane.py` its execution on a
-stream, `images.py` pre- and post-processing on that stream, `engine.py` what the runtime sees.
+stream, `engine.py` what the runtime sees.
 """
 
 import warnings
@@ -35,7 +35,7 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
         EngineError: the library or a GPU is missing, or a plan was built for another one.
     """
     library = api.load(engine)
-    device = cuda.open_device()
+    device = cuda.open_device(index=options.device)
     contents: dict[str, bytes] = {}
     trusted = False
     try:

@@ -22,7 +22,7 @@ from ntre_deploy.runtime.image import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports, lots
 
 if TYPE_CHECKING:
-    from ntre_deploy.runtime.engines.tensorrt.images import Images
+    from ntre_deploy.runtime.cuda.images import Images
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -175,6 +175,7 @@ class TensorRtEngine:
         self._shared.enter()
         self._lane: Lane | None = None
         self._images: Images | None = None
+        self._watched = False
         plans = self._shared.plans
         self._at_once = {
             "support": _AtOnce(plans["support"].largest("image", 0), 1),
@@ -184,7 +185,7 @@ class TensorRtEngine:
             self._lane = Lane(self._shared.device)
             if self._device_images:
                 # the kernels are a part of the package only where it is installed
-                from ntre_deploy.runtime.engines.tensorrt import images
+                from ntre_deploy.runtime.cuda import images
 
                 self._images = images.Images(self._shared.device, self._lane.stream)
 
@@ -192,6 +193,20 @@ class TensorRtEngine:
     def graph_note(self) -> str:
         """Why work is queued launch by launch and not as CUDA graphs; empty where graphs run."""
         return "" if self._lane is None else self._lane.without_graph
+
+    def watch_transfers(self) -> None:
+        """Let `transfer_ms` tell of every query from now on; off unless asked for, as it takes events on the stream."""
+        with self._at_work() as (_, lane):
+            lane.watch()
+        self._watched = True
+
+    @property
+    def transfer_ms(self) -> tuple[float, float] | None:
+        """Milliseconds that the last `query` spent on the way to the device and back; None if not watched."""
+        if not self._watched or self._lane is None:
+            return None
+        there, back = self._lane.transfers
+        return there, back
 
     def support(self, image: Any, mask: Any) -> tuple[Float, Float]:
         """See `Engine.support`."""
@@ -215,6 +230,8 @@ class TensorRtEngine:
             plan = shared.plans["query"]
 
             def work(most: _AtOnce) -> list[list[Float]]:
+                if self._watched:
+                    lane.watch()
                 images = _inputs(lane, plan, image=image)["image"]
                 whole = StackedSupports(**_inputs(lane, plan, **supports._asdict()))
                 parts = [lot._asdict() for lot in lots(whole, most.classes, plan.largest("keys", 0))]

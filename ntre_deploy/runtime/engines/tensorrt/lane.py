@@ -1,8 +1,9 @@
 """Executing plans on one stream: buffers that grow, an execution context for each shape, CUDA graphs."""
 
+import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ Inputs = Mapping[str, "NDArray[Any] | DeviceArray"]
 
 # sets of shapes that are kept ready; each has a context and a graph
 _KEPT = 8
+# around the ways to the device and back
+_EVENTS = 4
 # role and name of an input or output; the scratch memory of all contexts has no name
 _Name = tuple[str, str]
 _SCRATCH = ("", "")
@@ -43,8 +46,9 @@ class Lane:
     """A stream and what runs on it; belongs to one thread at a time.
 
     Whatever lies on the device is copied there into buffers of the lane's own, so that contexts and graphs depend on
-    shapes alone and not on addresses.  The buffers, and the scratch memory that all contexts use in turn, are as large
-    as what has run needed; when one has to grow, contexts and graphs are made anew.
+    shapes alone and not on addresses.  A graph is the plan alone: copies lie around it, where they can be timed.
+    The buffers, and the scratch memory that all contexts use in turn, are as large as what has run needed; when one has
+    to grow, contexts and graphs are made anew.
 
     The primary context has to be current in every call.
 
@@ -63,6 +67,15 @@ class Lane:
         # what was copied last into a buffer, where it stays as it was, and where it lay with how many bytes
         self._filled: dict[_Name, tuple[weakref.ref[Kept], int, int]] = {}
         self.stream = device.make_stream()
+        # milliseconds to the device and back of all runs since `watch`, and the events that tell
+        self.transfers = [0.0, 0.0]
+        self._events: list[int] = []
+
+    def watch(self) -> None:
+        """From now on, add the milliseconds of every `run` to `transfers`, which begin at 0 again."""
+        self.transfers = [0.0, 0.0]
+        while len(self._events) < _EVENTS:
+            self._events.append(self._device.make_event())
 
     def run(self, plan: Plan, inputs: Inputs) -> list[Float]:
         """Execute a plan and wait for it.
@@ -77,7 +90,13 @@ class Lane:
             EngineError: it failed.
         """
         ready = self._run(plan, inputs, to_host=True)
-        return [self._staging(plan, n, shape).copy() for n, shape in ready.outputs.items()]
+        begun = time.perf_counter()
+        outputs = [self._staging(plan, n, shape).copy() for n, shape in ready.outputs.items()]
+        if self._events:
+            first, arrived, computed, last = self._events
+            self.transfers[0] += self._device.elapsed(first, arrived)
+            self.transfers[1] += self._device.elapsed(computed, last) + 1e3 * (time.perf_counter() - begun)
+        return outputs
 
     def run_on_device(self, plan: Plan, inputs: Inputs, *, wait: bool = True) -> list[DeviceArray]:
         """As `run`, with arrays on the device, which the next run overwrites.
@@ -99,6 +118,7 @@ class Lane:
         shapes = {name: tuple(array.shape) for name, array in given.items()}
         from_host = [name for name, array in given.items() if not isinstance(array, DeviceArray)]
         ready = self._get(plan, shapes, from_host, to_host)
+        begun = time.perf_counter()
         try:
             for name, array in given.items():
                 if isinstance(array, DeviceArray):
@@ -106,6 +126,8 @@ class Lane:
                 else:
                     self._filled.pop((plan.role, name), None)
                     self._staging(plan, name, shapes[name])[...] = array
+            if self._events and to_host:
+                self.transfers[0] += 1e3 * (time.perf_counter() - begun)
             self._execute(plan, ready, {name: shapes[name] for name in from_host}, ready.outputs if to_host else {})
             if wait:
                 self._device.wait(self.stream)
@@ -137,6 +159,9 @@ class Lane:
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
         self.release()
+        while self._events:
+            with suppress(CudaError):
+                self._device.free_event(self._events.pop())
         if self.stream:
             with suppress(CudaError):
                 self._device.free_stream(self.stream)
@@ -207,28 +232,33 @@ class Lane:
             self._filled[role, name] = (weakref.ref(kept), array.address, array.nbytes)
 
     def _execute(self, plan: Plan, ready: _Ready, from_host: dict[str, Shape], to_host: dict[str, Shape]) -> None:
-        def queue() -> None:
-            for name, shape in from_host.items():
-                size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-                self._device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
-            plan.enqueue(ready.context, self.stream)
-            for name, shape in to_host.items():
-                size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-                self._device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
-
+        self._mark(0)
+        for name, shape in from_host.items():
+            size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
+            self._device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
+        self._mark(1)
         if ready.graph is None and ready.runs == 1 and self.graphs:
-            self._capture(plan, ready, queue)
+            self._capture(plan, ready)
         if ready.graph is not None:
             self._device.launch(ready.graph, self.stream)
         else:
-            queue()
+            plan.enqueue(ready.context, self.stream)
+        self._mark(2)
+        for name, shape in to_host.items():
+            size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
+            self._device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
+        self._mark(3)
 
-    def _capture(self, plan: Plan, ready: _Ready, queue: Callable[[], None]) -> None:
+    def _mark(self, number: int) -> None:
+        if self._events:
+            self._device.record(self._events[number], self.stream)
+
+    def _capture(self, plan: Plan, ready: _Ready) -> None:
         if not plan.capturable(ready.context, self.stream):
             self.without_graph = f"{plan.library.title} says that this cannot be captured"
             return
         try:
-            ready.graph = self._device.capture(self.stream, queue)
+            ready.graph = self._device.capture(self.stream, lambda: plan.enqueue(ready.context, self.stream))
         except EngineError as error:
             # what cannot be captured still runs, launch by launch
             self.without_graph = str(error)

@@ -1,4 +1,4 @@
-"""Images in and label maps out on the GPU, by the project's kernels, on the stream of a lane."""
+"""Images in and label maps out on the GPU, by the project's kernels, on a stream."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,14 @@ class Images:
 
     Args:
         stream: on which everything is queued.
+        owner: of the arrays that `prepare` gives; see `DeviceArray`.
 
     Raises:
         EngineError: the device is too old for the kernels.
     """
 
-    def __init__(self, device: Device, stream: int) -> None:
-        self._device, self._stream = device, stream
+    def __init__(self, device: Device, stream: int, owner: object = None) -> None:
+        self._device, self._stream, self._owner = device, stream, owner
         self._kernels = Kernels(device, device.compute_capability)
         self._memory: dict[str, tuple[int, int]] = {}  # address and size
         self._pinned: dict[str, Bytes] = {}
@@ -36,7 +37,8 @@ class Images:
             image: uint8 RGB [H, W, 3].
 
         Returns:
-            float32 [1, 3, size, size] on the device, which the next image overwrites, and the geometry of the way back.
+            float32 [1, 3, size, size] on the device, which the next image of that size overwrites, and the geometry of
+            the way back.
 
         Raises:
             CudaError: the device's memory is full, or it failed.
@@ -48,7 +50,7 @@ class Images:
         source, target = self._room("image", image.nbytes), self._room("input", 4 * int(np.prod(shape)))
         self._device.copy_in(source, staging, self._stream)
         self._kernels.prepare(source, 3 * box.width, box, spec, target, half=False, stream=self._stream)
-        return DeviceArray(target, shape), box
+        return DeviceArray(target, shape, self._owner), box
 
     def label_map(self, logits: DeviceArray, box: Letterbox) -> tuple[Pixels, Float]:
         """Run the post-processing, and wait for it.
