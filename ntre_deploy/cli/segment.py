@@ -35,9 +35,9 @@ def command(
     save_memory: Annotated[
         Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="(segmented)", show_default=False)] = Path(
-        "segmented"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="For results. (segmented)", show_default=False)
+    ] = Path("segmented"),
     write: Annotated[
         list[str] | None,
         typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco, page."),

@@ -6,6 +6,7 @@ place; nothing is initialised when this is imported.
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
@@ -43,6 +44,7 @@ class Device(Protocol):
 
     Attributes:
         backend: of `BACKENDS`.
+        index: as CUDA numbers the GPUs that this process sees.
         name: such as `NVIDIA H100 80GB HBM3`.
         compute_capability: such as `9.0`.
         multiprocessors: such as 132.
@@ -50,6 +52,7 @@ class Device(Protocol):
     """
 
     backend: str
+    index: int
     name: str
     compute_capability: str
     multiprocessors: int
@@ -158,6 +161,19 @@ def let_go(device: Device, addresses: Iterable[int] = (), pinned: Iterable[Bytes
             device.free_pinned(array)
 
 
+def check_process(owner: int) -> None:
+    """See that this is the process that opened a device: CUDA does not survive a fork.
+
+    Args:
+        owner: its `os.getpid()`.
+
+    Raises:
+        CudaError: it is a child of it.
+    """
+    if os.getpid() != owner:
+        raise explain("cuCtxPushCurrent", "CUDA_ERROR_NOT_INITIALIZED")
+
+
 def unavailable(backend: str | None = None) -> str | None:
     """Why there is no GPU to be used here, or None."""
     try:
@@ -215,6 +231,8 @@ _ADVICE = {
     "CUDA_ERROR_OUT_OF_MEMORY": "The GPU's memory is full; free some (`nvidia-smi` lists who uses it) or send smaller "
     "batches and fewer classes",
     "CUDA_ERROR_NO_DEVICE": "There is no NVIDIA GPU for this process; see `nvidia-smi` and CUDA_VISIBLE_DEVICES",
+    "CUDA_ERROR_NOT_INITIALIZED": "This process was forked from one that had used CUDA, and CUDA does not survive "
+    "that; start it anew (multiprocessing's 'spawn') and load the bundle there",
     "CUDA_ERROR_INVALID_DEVICE": "There is no GPU of that number; see `nvidia-smi` and CUDA_VISIBLE_DEVICES",
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "The NVIDIA driver's library and kernel module differ; restart the machine",
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": "The NVIDIA driver is too old for this CUDA; install a newer driver",
@@ -229,4 +247,15 @@ _ADVICE = {
     "CUDA_ERROR_CONTEXT_IS_DESTROYED": f"The GPU's context was destroyed by somebody else; {_RESTART}",
 }
 
-__all__ = ["BACKENDS", "Arguments", "CudaError", "Device", "Dim3", "explain", "let_go", "open_device", "unavailable"]
+__all__ = [
+    "BACKENDS",
+    "Arguments",
+    "CudaError",
+    "Device",
+    "Dim3",
+    "check_process",
+    "explain",
+    "let_go",
+    "open_device",
+    "unavailable",
+]

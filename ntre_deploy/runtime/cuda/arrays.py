@@ -26,6 +26,7 @@ class DeviceArray:
         dtype: float32, float16 or int32.
         stream: whose work has to be waited for before it is read; 0 for none.
         owner: what must live as long as the array.
+        device: number of the GPU.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class DeviceArray:
         owner: object = None,
         stream: int = 0,
         dtype: "np.dtype[Any]" = _FLOAT,
+        device: int = 0,
     ) -> None:
         self.address, self.shape, self.owner, self.stream = address, tuple(shape), owner, stream
+        self.device = device
         self.dtype = np.dtype(dtype)
 
     def __getitem__(self, part: slice) -> "DeviceArray":
@@ -47,7 +50,7 @@ class DeviceArray:
         row = self.nbytes // max(self.shape[0], 1)
         shape = (max(stop - start, 0), *self.shape[1:])
         owner = self if self.owner is None else self.owner
-        return DeviceArray(self.address + start * row, shape, owner, self.stream, self.dtype)
+        return DeviceArray(self.address + start * row, shape, owner, self.stream, self.dtype, self.device)
 
     @property
     def nbytes(self) -> int:
@@ -61,7 +64,7 @@ class DeviceArray:
         return {"shape": self.shape, "typestr": self.dtype.str, "data": place, "strides": None, "version": 3}
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CUDA, 0
+        return _CUDA, self.device
 
     def __dlpack__(self, **options: Any) -> Any:
         """A capsule for `from_dlpack`; the array is ready, so the consumer's stream has nothing to wait for."""
@@ -77,17 +80,20 @@ def is_device_array(array: object) -> bool:
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == _CUDA
 
 
-def view(array: Any, what: str, stream: int, dtype: "np.dtype[Any]" = _FLOAT) -> DeviceArray:
+def view(array: Any, what: str, stream: int, dtype: "np.dtype[Any]" = _FLOAT, device: int = 0) -> DeviceArray:
     """Another library's array in device memory, in place.
 
     Args:
         what: names it in messages.
         stream: on which it will be read; DLPack's producers wait for their own work on it.
         dtype: that it has to have.
+        device: number of the GPU that reads it; a library's array whose GPU is not told is taken to lie there.
 
     Raises:
-        InputError: it is of another type, or not C-contiguous, or its library does not hand it out.
+        InputError: it lies on another GPU, is of another type or not C-contiguous, or its library does not hand it out.
     """
+    if hasattr(array, "__dlpack_device__"):
+        _check_place(what, int(array.__dlpack_device__()[1]), device)
     if isinstance(array, DeviceArray):
         if array.dtype != dtype:
             raise InputError(f"{what} on the device is of type {array.dtype}; {dtype} is expected.")
@@ -95,13 +101,13 @@ def view(array: Any, what: str, stream: int, dtype: "np.dtype[Any]" = _FLOAT) ->
     told = _interface(array)
     # before version 3, PyTorch's to this day, the interface does not say what work has to be waited for; DLPack does
     if told is None or (told.get("version", 0) < 3 and hasattr(array, "__dlpack__")):
-        return _import(array, what, stream, dtype)
+        return _import(array, what, stream, dtype, device)
     shape = tuple(int(n) for n in told["shape"])
     if told["typestr"] != dtype.str:
         raise InputError(f"{what} on the device is of type {told['typestr']}; {dtype} is expected.")
     strides = told.get("strides")
     _check_strides(what, shape, None if strides is None else tuple(s // dtype.itemsize for s in strides))
-    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0), dtype)
+    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0), dtype, device)
 
 
 def _interface(array: object) -> dict[str, Any] | None:
@@ -111,6 +117,13 @@ def _interface(array: object) -> dict[str, Any] | None:
         # PyTorch raises for a tensor that requires a gradient; DLPack then tells why
         return None
     return found
+
+
+def _check_place(what: str, there: int, device: int) -> None:
+    if there != device:
+        raise InputError(
+            f"{what} lies on GPU {there} and the engine runs on GPU {device}; move it, or load with device={there}."
+        )
 
 
 def _check_strides(what: str, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> None:
@@ -178,7 +191,7 @@ _deleter, _destructor = _Deleter(_forget), _Destructor(_unused)
 
 def _export(array: DeviceArray) -> Any:
     shape = (ctypes.c_int64 * len(array.shape))(*array.shape)
-    tensor = _Tensor(array.address, _CUDA, 0, len(array.shape), *_CODES[array.dtype], 1, shape, None, 0)
+    tensor = _Tensor(array.address, _CUDA, array.device, len(array.shape), *_CODES[array.dtype], 1, shape, None, 0)
     managed = _Managed(tensor, None, _deleter)
     _exported[ctypes.addressof(managed)] = (managed, shape, array)
     return _new(ctypes.addressof(managed), _NAME, _destructor)
@@ -196,14 +209,15 @@ class _Taken:
             deleter(self.managed)
 
 
-def _import(array: Any, what: str, stream: int, dtype: "np.dtype[Any]") -> DeviceArray:
+def _import(array: Any, what: str, stream: int, dtype: "np.dtype[Any]", device: int) -> DeviceArray:
     try:
         taken = _Taken(array.__dlpack__(stream=stream))
     except Exception as error:
         raise InputError(f"{what} on the device cannot be read: {' '.join(str(error).split())[:200]}") from error
     tensor = taken.managed.contents.tensor
+    _check_place(what, tensor.device_id, device)
     if (tensor.code, tensor.bits, tensor.lanes) != (*_CODES[dtype], 1):
         raise InputError(f"{what} on the device is of another type than {dtype}.")
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
     _check_strides(what, shape, tuple(tensor.strides[i] for i in range(tensor.ndim)) if tensor.strides else None)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, taken, dtype=dtype)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, taken, dtype=dtype, device=device)

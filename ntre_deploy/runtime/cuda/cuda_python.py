@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.runtime.cuda import Arguments, CudaError, Dim3, explain
+from ntre_deploy.runtime.cuda import Arguments, CudaError, Dim3, check_process, explain
 
 Bytes = NDArray[np.uint8]
 
@@ -34,6 +35,7 @@ class CudaPythonDevice:
             reason = " ".join(str(error).split())[:200]
             raise EngineError(f"cuda-python is installed but does not import ({reason}).") from error
         self._driver: Any = driver
+        self.index, self._process = index, os.getpid()
         # the library is searched for at the first call, and each version raises another error where it is not there
         try:
             result = driver.cuInit(0)
@@ -57,6 +59,7 @@ class CudaPythonDevice:
         """See `Device.active`."""
         if self._context is None:
             raise explain("cuCtxPushCurrent", "CUDA_ERROR_CONTEXT_IS_DESTROYED")
+        check_process(self._process)
         self._call("cuCtxPushCurrent", self._context)
         try:
             yield
@@ -183,6 +186,8 @@ class CudaPythonDevice:
                     self._call("cuModuleUnload", module)
             self._modules.clear()
             self._context = None
+            if os.getpid() != self._process:  # what a fork has inherited is the parent's to give back
+                return
             self._call("cuDevicePrimaryCtxRelease", self._device)
 
     def _call(self, name: str, *arguments: Any) -> Any:

@@ -50,7 +50,7 @@ class Images:
         source, target = self._room("image", image.nbytes), self._room("input", 4 * int(np.prod(shape)))
         self._device.copy_in(source, staging, self._stream)
         self._kernels.prepare(source, 3 * box.width, box, spec, target, half=False, stream=self._stream)
-        return DeviceArray(target, shape, self._owner), box
+        return DeviceArray(target, shape, self._owner, device=self._device.index), box
 
     def label_map(self, logits: DeviceArray, box: Letterbox) -> tuple[Pixels, Float]:
         """Run the post-processing, and wait for it.

@@ -1,6 +1,7 @@
 """The CUDA driver by pycuda, which is built where a CUDA toolkit with headers is; it has no CUDA graphs."""
 
 import ctypes
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.runtime.cuda import Arguments, CudaError, Dim3, explain
+from ntre_deploy.runtime.cuda import Arguments, CudaError, Dim3, check_process, explain
 
 Bytes = NDArray[np.uint8]
 
@@ -50,6 +51,7 @@ class PycudaDevice:
             reason = " ".join(str(error).split())[:200]
             raise EngineError(f"pycuda is installed but does not import ({reason}); see `nvidia-smi`.") from error
         self._driver: Any = driver
+        self.index, self._process = index, os.getpid()
         with self._checked("cuInit"):
             driver.init()
             device = driver.Device(index)
@@ -69,6 +71,7 @@ class PycudaDevice:
         """See `Device.active`."""
         if self._context is None:
             raise explain("cuCtxPushCurrent", "CUDA_ERROR_CONTEXT_IS_DESTROYED")
+        check_process(self._process)
         with self._checked("cuCtxPushCurrent"):
             self._context.push()
         try:
@@ -194,12 +197,12 @@ class PycudaDevice:
 
     def close(self) -> None:
         """See `Device.close`; the context stays for the process's next device."""
-        if self._context is not None:
+        if self._context is not None and os.getpid() == self._process:
             # a module unloads where its context is current
             self._context.push()
             self._modules.clear()
             self._driver.Context.pop()
-            self._context = None
+        self._context = None
 
     @contextmanager
     def _checked(self, call: str) -> Iterator[None]:

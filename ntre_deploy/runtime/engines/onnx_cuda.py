@@ -169,7 +169,7 @@ class OnnxCudaEngine:
             with self._turn:
                 (logits,) = self._run_there("query", {"image": pixels, **supports._asdict()})
                 shape, address = tuple(logits.shape()), logits.data_ptr()
-                return images.label_map(DeviceArray(address, shape), box)
+                return images.label_map(DeviceArray(address, shape, device=self._device), box)
 
     def _upload(self, array: NDArray[Any], dtype: "np.dtype[Any]") -> KeptArray:
         import onnxruntime
@@ -275,7 +275,7 @@ class OnnxCudaEngine:
         device = cuda.open_device(index=self._device)
         try:
             # ONNX Runtime's own stream cannot be named here, so what the array waits for is waited for
-            found = view(array, name, 1, dtype)
+            found = view(array, name, 1, dtype, self._device)
             with device.active():
                 device.wait(found.stream or 1)
             return found

@@ -35,8 +35,8 @@ static void drop(Graph *g) { for (Node *n = g->first; n;) { Node *next = n->next
 
 R cuInit(unsigned f) { return getenv("HOST_NO_DEVICE") ? NO_DEVICE : OK; }
 R cuDriverGetVersion(int *v) { *v = 13000; return OK; }
-R cuDeviceGet(int *d, int i) { *d = i; return i == 0 ? OK : 101; }
-R cuDeviceGetCount(int *n) { *n = 1; return OK; }
+R cuDeviceGet(int *d, int i) { *d = i; return i < 2 ? OK : 101; }
+R cuDeviceGetCount(int *n) { *n = 2; return OK; }
 R cuDeviceGetName(char *name, int n, int d) { snprintf(name, n, "host memory"); return OK; }
 R cuDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 8 : a == 76 ? 6 : a == 16 ? 4 : 0; return OK; }
 R cuDevicePrimaryCtxRetain(void **c, int d) { static int context; *c = &context; host_contexts_alive++; return OK; }

@@ -1,6 +1,7 @@
 """The CUDA interface: NVIDIA's bindings, called as on a GPU."""
 
 import gc
+import os
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_too_much_memory_is_a_typed_error_with_the_next_step(host: Any) -> None:
 
 def test_a_gpu_that_is_not_there(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CudaError, match="no GPU of that number"):
-        open_device(index=1)
+        open_device(index=2)
     monkeypatch.setenv("HOST_NO_DEVICE", "1")
     # the environment of C is another one
     import ctypes
@@ -236,3 +237,51 @@ def test_our_arrays_go_to_other_libraries_in_place() -> None:
     assert len(arrays._exported) == 1
     del unused
     assert arrays._exported == {}
+
+
+def test_an_array_of_another_gpu_is_not_read() -> None:
+    memory = np.arange(6, dtype=np.float32)
+    there = DeviceArray(memory.ctypes.data, memory.shape, memory, device=1)
+    assert there.__dlpack_device__() == (2, 1)
+    assert there[2:].device == 1
+    told = "image lies on GPU 1 and the engine runs on GPU 0; move it, or load with device=1"
+    for array in (there, Packed(there)):
+        with pytest.raises(InputError, match=told):
+            view(array, "image", 0)
+    assert view(there, "image", 0, device=1).device == 1
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_device_is_the_one_that_was_asked_for(index: int, host: Any) -> None:
+    device = open_device("cuda-python", index)
+    assert device.index == index
+    device.close()
+    with pytest.raises(CudaError, match="no GPU of that number"):
+        open_device("cuda-python", 2)
+    assert host.alive() == {}
+
+
+def test_a_forked_process_is_refused_and_leaves_the_parent_s_device_alone(host: Any) -> None:
+    device = open_device("cuda-python")
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with device.active():
+                os.write(write, b"it worked")
+        except CudaError as error:
+            os.write(write, str(error).encode())
+        device.close()
+        os.write(write, b"|" + str(host.get("contexts_alive")).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        told, _, alive = pipe.read().partition("|")
+    assert "forked from one that had used CUDA" in told
+    assert "'spawn'" in told
+    assert alive == "1", "the child gave back what it does not own"
+    with device.active():
+        assert device.memory()[1] > 0
+    device.close()
+    assert host.alive() == {}

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from ntre_deploy import Segmenter
 from ntre_deploy.errors import EngineError
 from ntre_deploy.kernels.sources import ptx_for
+from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda import CudaError, open_device
+from ntre_deploy.runtime.engines.onnx_cuda import OnnxCudaEngine
 from ntre_deploy.runtime.support import SupportMemory
 
 Pixels = NDArray[np.uint8]
@@ -147,3 +149,47 @@ def test_kernels_are_loaded_once_and_a_name_that_is_not_there_is_an_error(host: 
         device.free_stream(stream)
     device.close()
     assert host.alive() == {}
+
+
+# --- the same kernels around ONNX Runtime, which works on the host's memory here as it does on a GPU's
+
+
+@pytest.fixture
+def onnx_on_device(exported: Path, host: Any) -> Iterator[Segmenter]:
+    opened = Bundle.open(exported)
+    support, query = ((exported / name).read_bytes() for name in ("support.fp16.onnx", "query.fp16.onnx"))
+    options = {"provider": "CPUExecutionProvider", "place": "cpu", "device_images": True}
+    engine = OnnxCudaEngine("fp16", support, query, 1, **options)
+    yield Segmenter(engine, opened.manifest.input, opened.manifest.model)
+    del engine
+    gc.collect()
+
+
+@pytest.mark.parametrize(("height", "width"), [(65, 65), (131, 97), (1, 40), (300, 500)])
+def test_labels_around_onnx_runtime_are_those_of_the_host_s_way(
+    onnx_on_device: Segmenter, exported: Path, host: Any, height: int, width: int
+) -> None:
+    other = Segmenter.load(exported, "onnx-cpu", precision="fp16")
+    image = photo(height, width)
+    for classes in (1, 3, 1):
+        memories = [encode(onnx_on_device, f"c{n}", n) for n in range(classes)]
+        before = host.get("kernels")
+        got = onnx_on_device.segment(image, [m.uncalibrated() for m in memories])
+        assert host.get("kernels") == before + 2
+        wanted = other.segment(image, [encode(other, f"c{n}", n).uncalibrated() for n in range(classes)])
+        assert got.shape == wanted.shape == (height, width)
+        assert (got != wanted).mean() <= max(0.02, 1 / wanted.size)
+
+
+def test_clones_of_onnx_runtime_have_images_of_their_own_and_nothing_is_left(
+    exported: Path, onnx_on_device: Segmenter, host: Any
+) -> None:
+    memory, image = encode(onnx_on_device), photo(60, 90)
+    wanted = onnx_on_device.segment(image, memory)
+    alive = host.alive()
+    twin = onnx_on_device.clone()
+    np.testing.assert_array_equal(twin.segment(image, memory), wanted)
+    del twin
+    gc.collect()
+    assert host.alive() == alive
+    np.testing.assert_array_equal(onnx_on_device.segment(image, memory), wanted)

@@ -70,6 +70,19 @@ def test_no_name_is_used_that_a_version_lacks_and_results_are_right(
     assert host.alive() == {}
 
 
+def test_the_gpu_is_the_one_that_was_asked_for(bundle_of: Callable[..., Path], host: Any) -> None:
+    segmenter = Segmenter.load(bundle_of(), device=1)
+    kept = segmenter.engine.keep(arrays()[1])  # type: ignore[attr-defined]
+    assert (kept.keys.device, kept.prototypes.__dlpack_device__()) == (1, (2, 1))
+    image = arrays()[0]
+    there = DeviceArray(image.ctypes.data, image.shape, image)
+    with pytest.raises(InputError, match="image lies on GPU 0 and the engine runs on GPU 1"):
+        segmenter.engine.query(there, kept)
+    segmenter.engine.close()  # type: ignore[attr-defined]
+    with pytest.raises(EngineError, match="no GPU of that number"):
+        Segmenter.load(bundle_of(), "trt", device=2)
+
+
 def test_a_graph_takes_over_after_the_first_run(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
     module, other = __import__("tensorrt"), reference(bundle_of())
     before = host.get("launches")
@@ -79,6 +92,24 @@ def test_a_graph_takes_over_after_the_first_run(engine: Any, bundle_of: Callable
     assert module.calls.count("execute") == 2  # run, then captured
     assert host.get("launches") == before + 3
     assert engine.graph_note == ""
+
+
+def test_the_ways_to_the_device_and_back_are_timed_where_somebody_asks(engine: Any, host: Any) -> None:
+    given = arrays()
+    engine.query(*given)
+    assert engine.transfer_ms is None
+    assert "events" not in host.alive()
+    engine.watch_transfers()
+    for batch, classes in ((1, 1), (1, 1), (1, 1), (5, 1), (1, 7)):  # as one, as a graph, and in lots
+        engine.query(*arrays(batch, classes))
+        assert all(0 <= spent < 1e3 for spent in engine.transfer_ms)
+        assert sum(engine.transfer_ms) > 0
+    twin = engine.clone()
+    assert twin.transfer_ms is None
+    twin.close()
+    engine.close()
+    assert engine.transfer_ms is None
+    assert "events" not in host.alive()
 
 
 def test_what_cannot_be_captured_still_runs(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:

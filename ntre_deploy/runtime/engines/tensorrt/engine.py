@@ -55,7 +55,7 @@ class _Shared:
         content = np.ascontiguousarray(array, dtype)
         memory = _Memory(self, content.nbytes)
         lane.fill(memory.address, content)
-        return DeviceArray(memory.address, content.shape, memory, dtype=dtype)
+        return DeviceArray(memory.address, content.shape, memory, dtype=dtype, device=self.device.index)
 
     def allocate(self, size: int) -> int:
         with self._lock:
@@ -357,7 +357,7 @@ class TensorRtEngine:
 def _inputs(lane: Lane, plan: Plan, **arrays: Any) -> dict[str, "NDArray[Any] | DeviceArray"]:
     # as wholes: another library's array need not know slices
     return {
-        name: view(array, name, lane.stream, plan.dtypes[name])
+        name: view(array, name, lane.stream, plan.dtypes[name], lane.device.index)
         if is_device_array(array)
         else np.asarray(array, plan.dtypes[name])
         for name, array in arrays.items()

@@ -57,7 +57,7 @@ class Lane:
     """
 
     def __init__(self, device: Device, *, graphs: bool = True) -> None:
-        self._device = device
+        self.device = device
         self.graphs = graphs and device.graphs
         # why shapes run without a graph, where one was tried
         self.without_graph = ""
@@ -75,7 +75,7 @@ class Lane:
         """From now on, add the milliseconds of every `run` to `transfers`, which begin at 0 again."""
         self.transfers = [0.0, 0.0]
         while len(self._events) < _EVENTS:
-            self._events.append(self._device.make_event())
+            self._events.append(self.device.make_event())
 
     def run(self, plan: Plan, inputs: Inputs) -> list[Float]:
         """Execute a plan and wait for it.
@@ -94,8 +94,8 @@ class Lane:
         outputs = [self._staging(plan, n, shape).copy() for n, shape in ready.outputs.items()]
         if self._events:
             first, arrived, computed, last = self._events
-            self.transfers[0] += self._device.elapsed(first, arrived)
-            self.transfers[1] += self._device.elapsed(computed, last) + 1e3 * (time.perf_counter() - begun)
+            self.transfers[0] += self.device.elapsed(first, arrived)
+            self.transfers[1] += self.device.elapsed(computed, last) + 1e3 * (time.perf_counter() - begun)
         return outputs
 
     def run_on_device(self, plan: Plan, inputs: Inputs, *, wait: bool = True) -> list[DeviceArray]:
@@ -109,7 +109,7 @@ class Lane:
         """
         ready = self._run(plan, inputs, to_host=False, wait=wait)
         return [
-            DeviceArray(self._memory[plan.role, n][0], shape, dtype=plan.dtypes[n])
+            DeviceArray(self._memory[plan.role, n][0], shape, dtype=plan.dtypes[n], device=self.device.index)
             for n, shape in ready.outputs.items()
         ]
 
@@ -130,7 +130,7 @@ class Lane:
                 self.transfers[0] += 1e3 * (time.perf_counter() - begun)
             self._execute(plan, ready, {name: shapes[name] for name in from_host}, ready.outputs if to_host else {})
             if wait:
-                self._device.wait(self.stream)
+                self.device.wait(self.stream)
         except EngineError:
             # its context may be in any state
             self._drop_all()
@@ -140,18 +140,18 @@ class Lane:
 
     def fill(self, address: int, content: NDArray[Any]) -> None:
         """Copy a C-contiguous array [...] to device memory, and wait for it."""
-        pinned = self._device.allocate_pinned(content.nbytes)
+        pinned = self.device.allocate_pinned(content.nbytes)
         try:
             pinned[...] = content.reshape(-1).view(np.uint8)
-            self._device.copy_in(address, pinned, self.stream)
-            self._device.wait(self.stream)
+            self.device.copy_in(address, pinned, self.stream)
+            self.device.wait(self.stream)
         finally:
-            self._device.free_pinned(pinned)
+            self.device.free_pinned(pinned)
 
     def release(self) -> None:
         """Free all buffers, contexts and graphs; the next run makes those that it needs."""
         self._drop_all()
-        let_go(self._device, (address for address, _ in self._memory.values()), self._pinned.values())
+        let_go(self.device, (address for address, _ in self._memory.values()), self._pinned.values())
         self._memory.clear()
         self._pinned.clear()
         self._filled.clear()
@@ -161,10 +161,10 @@ class Lane:
         self.release()
         while self._events:
             with suppress(CudaError):
-                self._device.free_event(self._events.pop())
+                self.device.free_event(self._events.pop())
         if self.stream:
             with suppress(CudaError):
-                self._device.free_stream(self.stream)
+                self.device.free_stream(self.stream)
             self.stream = 0
 
     def _get(self, plan: Plan, shapes: dict[str, Shape], from_host: list[str], to_host: bool) -> _Ready:
@@ -201,8 +201,8 @@ class Lane:
             self._filled.pop(name, None)
             if there:
                 del self._memory[name]
-                self._device.free(address)
-            address = self._device.allocate(size)
+                self.device.free(address)
+            address = self.device.allocate(size)
             self._memory[name] = (address, size)
         return address
 
@@ -211,8 +211,8 @@ class Lane:
         if array is None or array.nbytes < size:
             self._drop_all()
             if array is not None:
-                self._device.free_pinned(self._pinned.pop(name))
-            self._pinned[name] = self._device.allocate_pinned(size)
+                self.device.free_pinned(self._pinned.pop(name))
+            self._pinned[name] = self.device.allocate_pinned(size)
 
     def _staging(self, plan: Plan, name: str, shape: Shape) -> NDArray[Any]:
         dtype = plan.dtypes[name]
@@ -221,13 +221,13 @@ class Lane:
     def _take(self, role: str, name: str, array: DeviceArray) -> None:
         """Queue the copy of an array of the device into the lane's buffer, unless it is there already."""
         if array.stream:
-            self._device.follow(self.stream, array.stream)
+            self.device.follow(self.stream, array.stream)
         last, *place = self._filled.get((role, name), (None, 0, 0))
         kept = array.owner if isinstance(array.owner, Kept) else None
         if kept is not None and last is not None and last() is kept and place == [array.address, array.nbytes]:
             return
         self._filled.pop((role, name), None)
-        self._device.copy_within(self._memory[role, name][0], array.address, array.nbytes, self.stream)
+        self.device.copy_within(self._memory[role, name][0], array.address, array.nbytes, self.stream)
         if kept is not None:
             self._filled[role, name] = (weakref.ref(kept), array.address, array.nbytes)
 
@@ -235,30 +235,30 @@ class Lane:
         self._mark(0)
         for name, shape in from_host.items():
             size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-            self._device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
+            self.device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
         self._mark(1)
         if ready.graph is None and ready.runs == 1 and self.graphs:
             self._capture(plan, ready)
         if ready.graph is not None:
-            self._device.launch(ready.graph, self.stream)
+            self.device.launch(ready.graph, self.stream)
         else:
             plan.enqueue(ready.context, self.stream)
         self._mark(2)
         for name, shape in to_host.items():
             size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-            self._device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
+            self.device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
         self._mark(3)
 
     def _mark(self, number: int) -> None:
         if self._events:
-            self._device.record(self._events[number], self.stream)
+            self.device.record(self._events[number], self.stream)
 
     def _capture(self, plan: Plan, ready: _Ready) -> None:
         if not plan.capturable(ready.context, self.stream):
             self.without_graph = f"{plan.library.title} says that this cannot be captured"
             return
         try:
-            ready.graph = self._device.capture(self.stream, lambda: plan.enqueue(ready.context, self.stream))
+            ready.graph = self.device.capture(self.stream, lambda: plan.enqueue(ready.context, self.stream))
         except EngineError as error:
             # what cannot be captured still runs, launch by launch
             self.without_graph = str(error)
@@ -270,7 +270,7 @@ class Lane:
     def _drop(self, ready: _Ready) -> None:
         if ready.graph is not None:
             with suppress(CudaError):
-                self._device.free_graph(ready.graph)
+                self.device.free_graph(ready.graph)
         ready.graph = ready.context = None
 
 
