@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu/run.sh [OUT]      writes OUT/gpu.json (default: gpu_out) and what each stage said, OUT/*.log
 #
-# PYTHON names the interpreter.  Packages that a bare machine lacks (TensorRT for RTX, ONNX Runtime GPU, cuda-bindings)
+# PREPARED names a folder with bundles that were exported elsewhere, see main.py.  PYTHON names the interpreter.  Packages that a bare machine lacks (TensorRT for RTX, ONNX Runtime GPU, cuda-bindings)
 # may lie unpacked in $SITE (default: /tmp/site); the repository itself is used in place where it is not installed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -26,4 +26,4 @@ if ! "$python" -P -c 'import ntre_deploy.export' 2>/dev/null; then
 fi
 if [ -d "$site" ]; then export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$site"; fi
 export PYTHONUNBUFFERED=1
-exec "$python" -P benchmarks/gpu/main.py --out "$out" --budget "${BUDGET:-470}"
+exec "$python" -P benchmarks/gpu/main.py --out "$out" --budget "${BUDGET:-470}" ${PREPARED:+--prepared "$PREPARED"}

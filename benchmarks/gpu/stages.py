@@ -29,6 +29,7 @@ class Stage:
         self.device: str = options.device
         self.quick: bool = options.quick
         self.work: Path = options.work
+        self.prepared: Path | None = options.prepared
         self.clock = Clock(options.device, 0.02 if options.quick else 1.0)
         self._path: Path = options.result
         self.figures: dict[str, Any] = {}
@@ -183,6 +184,8 @@ def _export(stage: Stage, checkpoint: Path, out: str) -> Path:
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
     plans = _plans(stage)
+    if stage.prepared is not None and (stage.prepared / out).is_dir():
+        return _build(stage, stage.prepared / out, stage.work / out, plans)
     for engines in dict.fromkeys([("onnx", *plans), *(("onnx", plan) for plan in plans), ("onnx",)]):
         name = "export with " + " and ".join(engines)
         with stage.trying(name):
@@ -191,6 +194,20 @@ def _export(stage: Stage, checkpoint: Path, out: str) -> Path:
             stage.tell(name, {"verification": manifest.verification, "files": [f.name for f in manifest.files]})
             return stage.work / out
     raise RuntimeError("nothing could be exported")
+
+
+def _build(stage: Stage, prepared: Path, out: Path, plans: list[str]) -> Path:
+    """A copy of a bundle, with the plans that can be built of its own graphs."""
+    from ntre_deploy.plans.addition import add_plans
+    from ntre_deploy.plans.options import TensorRtOptions
+
+    shutil.copytree(prepared, out, dirs_exist_ok=True)
+    stage.tell("taken from", str(prepared))
+    for engine in plans:
+        with stage.trying(f"build {engine}"):
+            added = add_plans(out, engine, "fp16", TensorRtOptions(), print)
+            stage.tell(f"build {engine}", {"files": [entry.name for entry in added.plans], "parity": added.parity})
+    return out
 
 
 def _plans(stage: Stage) -> list[str]:
@@ -364,6 +381,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path())
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--prepared", type=Path)
     options = parser.parse_args()
     kind, _, backbone = options.stage.partition(":")
     _STAGES[kind](Stage(options), backbone)
