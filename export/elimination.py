@@ -13,10 +13,12 @@ def do_mask(background_margin: Tensor, initial_margin: Tensor) -> Tensor:
         initial_margin: float32 [B, N, b, b].
 
     Returns:
-        float32 [B, N, b, b] of 0 and 1.
+        float32 [B, N, b, b] of 0 and 1; NaN where a margin is NaN or infinite.
     """
     neither = (background_margin <= 0) & (initial_margin <= 0)
-    return neither.to(initial_margin.dtype)
+    # a comparison would make a decision of NaN, and nobody would see in finite logits that 16 bits had overflowed
+    undecided = (background_margin - background_margin) + (initial_margin - initial_margin)
+    return neither.to(initial_margin.dtype) + undecided
 
 
 def do_prototype(feature: Tensor, mask: Tensor, area_epsilon: float | None) -> Tensor:
