@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ntre_deploy import NtreError, Segmenter
-from ntre_deploy.data.images import read_image, read_mask
+from ntre_deploy.runtime.imagefile import read_image, read_mask
 from ntre_deploy.runtime.overlay import overlay
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}

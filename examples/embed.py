@@ -6,7 +6,7 @@ python examples/embed.py demo.ntre fork.jpg fork_mask.png photo.jpg mask.png
 import sys
 
 from ntre_deploy import NtreError, Segmenter
-from ntre_deploy.data.images import read_image, read_mask, write_png
+from ntre_deploy.runtime.imagefile import read_image, read_mask, write_png
 from ntre_deploy.runtime.overlay import palette
 
 if len(sys.argv) != 6:

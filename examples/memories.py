@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ntre_deploy import NtreError, Segmenter, SupportMemory
-from ntre_deploy.data.images import read_image, read_mask, write_png
+from ntre_deploy.runtime.imagefile import read_image, read_mask, write_png
 from ntre_deploy.runtime.overlay import palette
 
 

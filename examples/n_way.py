@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from ntre_deploy import NtreError, Segmenter
-from ntre_deploy.data.images import read_image, read_mask, write_png
+from ntre_deploy.runtime.imagefile import read_image, read_mask, write_png
 from ntre_deploy.runtime.overlay import palette
 
 

@@ -33,7 +33,7 @@ from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
-from ntre_deploy.model.config import check_input_size
+from ntre_deploy.model.config import check_input_size, input_spec
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.plans import options as tensorrt
 from ntre_deploy.plans.files import Request, write_plans
@@ -44,7 +44,9 @@ from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
 from ntre_deploy.runtime.engines.tensorrt import ENGINES as PLANS
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
-from ntre_deploy.runtime.image import InputSpec, input_spec, label_map, prepare_mask
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ntre_deploy.export.fold import constant
-from ntre_deploy.runtime.image import linear_map
+from ntre_deploy.runtime.labels import linear_map
 
 Size = tuple[int, int]
 Matrix = NDArray[np.float32]

@@ -26,7 +26,7 @@ from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet, sample_episodes, usable_classes
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.runtime.engines import Engine
-from ntre_deploy.runtime.image import prepare_image, prepare_mask
+from ntre_deploy.runtime.letterbox import prepare_image, prepare_mask
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.training.metrics import Score
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ntre_deploy.export.graphs import query_graph, support_graph
 from ntre_deploy.model.network import FewShotNetwork, Prediction
-from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image, prepare_mask
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image, prepare_mask
 from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]

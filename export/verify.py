@@ -11,9 +11,9 @@ from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import sample_episodes, usable_classes
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.runtime.image import label_map
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.masks import mask_iou
 from ntre_deploy.runtime.segmenter import Segmenter, logits_error
-from ntre_deploy.training.metrics import mask_iou
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

@@ -34,7 +34,7 @@ class Driver(Protocol):
 
 
 class Box(Protocol):
-    """Where an image lies in the square input; `runtime.image.Letterbox` is one."""
+    """Where an image lies in the square input; `runtime.letterbox.Letterbox` is one."""
 
     @property
     def size(self) -> int: ...
@@ -51,7 +51,7 @@ class Box(Protocol):
 
 
 class Colours(Protocol):
-    """The network's normalisation; `runtime.image.InputSpec` is one."""
+    """The network's normalisation; `runtime.inputspec.InputSpec` is one."""
 
     @property
     def mean(self) -> tuple[float, float, float]: ...

@@ -1,4 +1,4 @@
-"""The kernels' arithmetic in NumPy. For labels, `runtime.image.label_map` itself is the reference."""
+"""The kernels' arithmetic in NumPy. For labels, `runtime.labels.label_map` itself is the reference."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ _FIXED_ONE = np.float32(2048)
 
 
 def prepare(image: Pixels, box: Box, colours: Colours) -> Float:
-    """Letterbox and normalise as `runtime.image.prepare_image`, with OpenCV's resize written out.
+    """Letterbox and normalise as `runtime.letterbox.prepare_image`, with OpenCV's resize written out.
 
     OpenCV 4.12 and 5.0 on x86 give the same grey levels, every one.  Builds for other processors may use other vector
     code for the same weights and round one level apart: 1 / std of the result.

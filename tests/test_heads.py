@@ -13,11 +13,11 @@ from ntre_deploy.export.fold import count_batchnorm
 from ntre_deploy.export.graphs import query_graph, support_graph
 from ntre_deploy.export.torch_engines import FullNetwork, as_tensors
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
-from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig, RefinerConfig
+from ntre_deploy.model.config import MatcherConfig, ModelConfig, NTRENetConfig, RefinerConfig, input_spec
 from ntre_deploy.model.heads import HEADS, find_head, read_config
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.model.weights import import_weights
-from ntre_deploy.runtime.image import input_spec, label_map
+from ntre_deploy.runtime.labels import label_map
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.stacked import stack
 

@@ -25,14 +25,15 @@ from summary import summarise
 
 from ntre_deploy.bench.runner import environment
 from ntre_deploy.data.cached import CachedDataset
-from ntre_deploy.data.dataset import Dataset, open_dataset
+from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet, sample_episodes, usable_classes
 from ntre_deploy.data.folds import novel_classes
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.files import atomic_file, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
+from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import TrainConfig, read_config, with_options
 from ntre_deploy.training.evaluator import Run, evaluate
 from ntre_deploy.training.runs import NetworkRun

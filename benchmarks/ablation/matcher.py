@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.matching import masked_average, resize
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime.image import input_spec, label_map, prepare_image, prepare_mask
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import prepare_image, prepare_mask
 from ntre_deploy.training.evaluator import Pixels, Run, Shots
 
 _EPSILON = 1e-5

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.folds import base_classes
-from ntre_deploy.data.images import Pixels
+from ntre_deploy.runtime.imagefile import Pixels
 
 
 class HeldOut:

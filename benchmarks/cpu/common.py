@@ -13,8 +13,9 @@ from rich.table import Table
 
 from ntre_deploy.bench.runner import environment
 from ntre_deploy.data.cached import CachedDataset
-from ntre_deploy.data.dataset import Dataset, open_dataset
+from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet, sample_episodes, usable_classes
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.bundle import Bundle
 

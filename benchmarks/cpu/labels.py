@@ -12,7 +12,8 @@ from photo import HEIGHT, WIDTH, Camera
 
 from ntre_deploy.bench.latency import summarise, timed
 from ntre_deploy.runtime.engines import open_engine
-from ntre_deploy.runtime.image import Letterbox, label_map
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter
 
 Float = NDArray[np.float32]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.bench.latency import summarise, timed
 from ntre_deploy.runtime.engines import open_engine
-from ntre_deploy.runtime.image import prepare_image
+from ntre_deploy.runtime.letterbox import prepare_image
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory
 

@@ -14,7 +14,7 @@ from ntre_deploy.bench.runner import Result, run_bench
 from ntre_deploy.bench.systems import Cached, System
 from ntre_deploy.data.episodes import Episode
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.image import prepare_image
+from ntre_deploy.runtime.letterbox import prepare_image
 
 Float = NDArray[np.float32]
 _PROFILED = 3

@@ -117,7 +117,9 @@ def whole(stage: Stage, backbone: str) -> None:
     """
     import torch
 
-    from ntre_deploy.runtime.image import input_spec, label_map, prepare_image
+    from ntre_deploy.model.config import input_spec
+    from ntre_deploy.runtime.labels import label_map
+    from ntre_deploy.runtime.letterbox import prepare_image
 
     networks = Networks(stage.quick, backbone, stage.device)
     mode = FP16 if stage.device == "cuda" else FP32
@@ -146,7 +148,7 @@ def _with_kernels(graph: Any, supports: tuple[Any, ...], image: Any, spec: Any) 
 
     from ntre_deploy.kernels.launch import Kernels
     from ntre_deploy.runtime.cuda import open_device
-    from ntre_deploy.runtime.image import Letterbox
+    from ntre_deploy.runtime.letterbox import Letterbox
 
     device = open_device()
     with device.active():

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ntre_deploy.runtime.image import InputSpec, Letterbox, back_map
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import back_map
+from ntre_deploy.runtime.letterbox import Letterbox
 
 
 def colours(spec: InputSpec, device: str) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.image import InputSpec, Letterbox
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox
 
 # of ResNet-50 at 473
 FEATURE = 60

@@ -27,9 +27,10 @@ from summary import mean_interval, summarise, unpacked  # type: ignore[import-no
 
 from ntre_deploy.bench.runner import environment
 from ntre_deploy.data.cached import CachedDataset
-from ntre_deploy.data.dataset import Dataset, open_dataset
+from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet, sample_episodes, usable_classes
 from ntre_deploy.data.folds import base_classes, novel_classes
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.files import atomic_file, sha256
 from ntre_deploy.model.config import MatcherConfig
 from ntre_deploy.model.network import FewShotNetwork

@@ -76,7 +76,8 @@ def _work(order: Order) -> Footprint:
 
     from ntre_deploy.bench.machine import device_bytes
     from ntre_deploy.runtime.bundle import Bundle
-    from ntre_deploy.runtime.image import label_map, prepare_image
+    from ntre_deploy.runtime.labels import label_map
+    from ntre_deploy.runtime.letterbox import prepare_image
 
     base, device = _memory("VmRSS"), device_bytes()
     began = time.perf_counter()

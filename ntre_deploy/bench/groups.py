@@ -9,7 +9,7 @@ from ntre_deploy.bench.systems import System, Wanted, find_checkpoint, open_engi
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.model.registry import checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 
 
 @dataclass

@@ -16,9 +16,12 @@ from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
 from ntre_deploy.data.ways import WaysEpisode, WaysSet
 from ntre_deploy.runtime.calibration import NEUTRAL, calibrated
-from ntre_deploy.runtime.image import InputSpec, Letterbox, label_map, prepare_image
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
+from ntre_deploy.runtime.masks import IGNORE, mask_iou
 from ntre_deploy.runtime.segmenter import logits_error
-from ntre_deploy.training.metrics import IGNORE, Confusion, Score, mask_iou
+from ntre_deploy.training.metrics import Confusion, Score
 from ntre_deploy.training.ways import count_ways, read_query, read_supports
 
 __all__ = ["Picture", "Result", "environment", "label", "overhead", "run_bench", "run_groups"]

@@ -122,8 +122,8 @@ def open_ways(draw: Draw) -> "tuple[Dataset, WaysSet]":
 def _open(
     draw: Draw, read: "Callable[[Path], T]", sample: "Callable[..., T]", write: "Callable[[Path, T], None]"
 ) -> "tuple[Dataset, T]":
-    from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.data.folds import SPLITS
+    from ntre_deploy.data.registry import open_dataset
 
     cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
     with reading_masks(draw.quiet) as progress:

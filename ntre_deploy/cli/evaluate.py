@@ -224,7 +224,7 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
     from ntre_deploy.export.torch_engines import FullNetwork
     from ntre_deploy.files import sha256
     from ntre_deploy.model.checkpoint import load_checkpoint
-    from ntre_deploy.runtime.image import input_spec
+    from ntre_deploy.model.config import input_spec
     from ntre_deploy.training.released_network import released_run
     from ntre_deploy.training.runs import NetworkRun
     from ntre_deploy.training.ways_runs import network_ways

@@ -94,7 +94,7 @@ def command(
     source = checkpoint_file(checkpoint)
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
-    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.registry import open_dataset
 
     dataset = open_dataset(verify_on) if verify_on else None
     calibration = open_dataset(calibrate_on) if calibrate_on else None

@@ -95,8 +95,8 @@ def command(
 def _calibrate(model: "FewShotNetwork", spec: str, seed: int) -> dict[str, Any]:
     """Set the threshold on one-shot episodes of a dataset; what the checkpoint says of it."""
     from ntre_deploy.data.cached import CachedDataset
-    from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.data.episodes import sample_episodes, usable_classes
+    from ntre_deploy.data.registry import open_dataset
     from ntre_deploy.training.threshold import calibrate_threshold
 
     dataset = CachedDataset(open_dataset(spec))

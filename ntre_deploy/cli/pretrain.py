@@ -26,7 +26,7 @@ def command(
 
     Example: ntre pretrain squeezenet1_1 --dataset invented:0 --out backbone.safetensors
     """
-    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.registry import open_dataset
     from ntre_deploy.errors import InputError
     from ntre_deploy.files import check_ending, check_folder
     from ntre_deploy.model.checkpoint import save_checkpoint

@@ -11,7 +11,7 @@ from ntre_deploy.cli.episodes import Draw, open_episodes
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from ntre_deploy.data.images import Pixels
+    from ntre_deploy.runtime.imagefile import Pixels
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.segment.inputs import Source
     from ntre_deploy.segment.outputs import Kinds
@@ -106,7 +106,7 @@ def command(
     check_outputs(out, kinds, sources, [*given, *(memory or [])])
     if (every > 1 or partial) and all(source.video is None for source in sources):
         raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
-    from ntre_deploy.data.images import read_image
+    from ntre_deploy.runtime.imagefile import read_image
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
@@ -168,7 +168,7 @@ def command(
 
 def origin_warning(origin: Mapping[str, Any]) -> str | None:
     """What is to be said of a model that has never seen a photo, to someone who gives it files; None for others."""
-    from ntre_deploy.data.dataset import RENDERED
+    from ntre_deploy.data.registry import RENDERED
 
     if origin.get("head") == "untrained":
         told = "the head of this model is untrained: its masks mean nothing"
@@ -255,7 +255,7 @@ def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
 
 
 def _shot(name: str, image: Path, mask: Path) -> "tuple[Pixels, Pixels]":
-    from ntre_deploy.data.images import read_image, read_mask
+    from ntre_deploy.runtime.imagefile import read_image, read_mask
 
     pixels, target = read_image(image), read_mask(mask)
     if target.shape != pixels.shape[:2]:

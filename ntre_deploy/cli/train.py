@@ -44,7 +44,7 @@ def command(
 
     Example: ntre train coco.toml --init backbone.safetensors --out runs/0
     """
-    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.registry import open_dataset
     from ntre_deploy.files import check_folder
     from ntre_deploy.model.registry import checkpoint_file
     from ntre_deploy.training.config import read_config, with_options

@@ -57,7 +57,7 @@ def command(
 
     Example: ntre tune photos my_photos/ --out mine
     """
-    from ntre_deploy.data.dataset import KINDS, open_dataset
+    from ntre_deploy.data.registry import KINDS, open_dataset
     from ntre_deploy.model.registry import checkpoint_file
 
     if out.suffix in (".ntre", ".safetensors"):
@@ -74,8 +74,8 @@ def command(
             dataset.images(class_id)
     import torch
 
-    from ntre_deploy.data.images import write_png
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.runtime.imagefile import write_png
     from ntre_deploy.tuning import report
     from ntre_deploy.tuning.run import TuneOptions, finish, tune
 

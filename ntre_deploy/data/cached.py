@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.data.dataset import Dataset, labelled
-from ntre_deploy.data.images import Pixels
+from ntre_deploy.runtime.imagefile import Pixels
 
 
 class CachedDataset:

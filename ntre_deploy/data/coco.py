@@ -13,8 +13,8 @@ import numpy as np
 from ntre_deploy.data._lists import WORTH_KEEPING, kept_lists
 from ntre_deploy.data._segmentation import Segmentation, encode, mask_api
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
-from ntre_deploy.data.images import MAX_PIXELS, Pixels, read_image
 from ntre_deploy.errors import InputError, did_you_mean
+from ntre_deploy.runtime.imagefile import MAX_PIXELS, Pixels, read_image
 
 
 @dataclass(frozen=True)

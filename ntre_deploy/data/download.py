@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ntre_deploy.data.images import write_png
 from ntre_deploy.data.pascal import TRAIN_LISTS, _read_labels, _read_list, _voc_folder
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.files import atomic_folder
+from ntre_deploy.runtime.imagefile import write_png
 from ntre_deploy.vision import downloading, torchvision
 
 Step = Callable[[str], None]

@@ -9,9 +9,9 @@ import numpy as np
 
 from ntre_deploy.data._lists import WORTH_KEEPING, kept_lists
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
-from ntre_deploy.data.images import IMAGE_SUFFIXES, Pixels, image_size, read_image, read_mask
 from ntre_deploy.errors import InputError, did_you_mean
 from ntre_deploy.files import reading
+from ntre_deploy.runtime.imagefile import IMAGE_SUFFIXES, Pixels, image_size, read_image, read_mask
 
 # Lossy formats smear 0 and 1 into other values, so they are no masks
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")

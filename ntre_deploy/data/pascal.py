@@ -17,16 +17,16 @@ import numpy as np
 
 from ntre_deploy.data._lists import kept_lists
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
-from ntre_deploy.data.images import Pixels, _decode, _open, image_size, read_image
 from ntre_deploy.errors import InputError, did_you_mean, one_of
 from ntre_deploy.files import reading
+from ntre_deploy.runtime.imagefile import Pixels, _decode, _open, image_size, read_image
+from ntre_deploy.runtime.masks import IGNORE
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 SPLITS = ("train", "val")
-IGNORE = 255
 # SBD's own list, and the joined list of the PFENet family; united with VOC train both give the 5,953
 TRAIN_LISTS = ("train_noval.txt", "voc_sbd_merge_noduplicate.txt")
 

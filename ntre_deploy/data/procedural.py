@@ -18,8 +18,8 @@ from ntre_deploy.data._backgrounds import BACKGROUNDS, hsv
 from ntre_deploy.data._shapes import SHAPES, Shape, unit_area
 from ntre_deploy.data._surfaces import SURFACES, Surface
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, check_class
-from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import Pixels
 
 CLASSES = tuple(SHAPES)
 SCENES_PER_CLASS = 40

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.data.dataset import Dataset
-from ntre_deploy.data.images import Pixels
+from ntre_deploy.runtime.imagefile import Pixels
 
 # a cut-out of fewer pixels shows nothing
 _CUT = 2500

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ntre_deploy.data.dataset import Dataset
-from ntre_deploy.data.images import Pixels
+from ntre_deploy.runtime.imagefile import Pixels
 
 
 class Subset:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import Pixels
+from ntre_deploy.runtime.masks import IGNORE
 
-IGNORE = 255
 IMAGENET_FILL = (124, 116, 104)
 # OpenCV keeps coordinates of the maps between images in 16 bits
 _MAX_SIDE = 32_767

@@ -25,12 +25,12 @@ from ntre_deploy.data.episodes import (
     rounds,
     write_records,
 )
-from ntre_deploy.data.images import Pixels
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import Pixels
+from ntre_deploy.runtime.masks import IGNORE
 
 # labels are bytes: 0 is background and 255 ignored
 MAX_WAYS = 254
-IGNORE = 255
 
 _EPISODE: Types = {"query": (str,), "ways": (list,)}
 _WAY: Types = {"class": (int,), "class_name": (str,), "supports": (list,)}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.options import build
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD, MAX_INPUT_SIZE, InputSpec
 
 Backbone = Literal["resnet50", "resnet101", "vgg16_bn", "squeezenet1_1", "resnet18", "efficientnet_lite0"]
 Stem = Literal["deep", "torchvision"]
@@ -14,14 +15,9 @@ F3x3Form = Literal["residual", "plain"]
 DoPrototype = Literal["mean", "masked_mean"]
 Elimination = Literal["per_bin", "once"]
 
-# of torchvision's ImageNet weights and those of the released code, in units of 0..255 RGB
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
 # of layer 4, its own one first; a backbone without an entry knows 8 alone
 _STRIDES = {"vgg16_bn": (16,), "efficientnet_lite0": (32, 16, 8)}
 # beyond what any machine can train; keeps a typing error from asking for all of the memory
-MAX_INPUT_SIZE = 4097
 _MAX_CHANNELS = 4096
 _MAX_BINS = 16
 # rank of the adapters that `ntre tune` adds
@@ -259,3 +255,12 @@ def check_input_size(size: int) -> int:
     raise InputError(
         f"Input size {size} does not fit; it must be 8k + 1 from 33 to {MAX_INPUT_SIZE}, such as {example}."
     )
+
+
+def input_spec(config: ModelConfig, size: int | None = None) -> InputSpec:
+    """What the model of `config` takes, at its own input size or at `size`.
+
+    Raises:
+        InputError: the size is not 8k + 1.
+    """
+    return InputSpec(config.input_size if size is None else check_input_size(size), config.mean, config.std)

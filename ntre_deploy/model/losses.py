@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ntre_deploy.model.matching import nearest, resize
 from ntre_deploy.model.network import Prediction
+from ntre_deploy.runtime.masks import IGNORE
 
-IGNORE = 255
 # the ends of a prior are 0 and 1 by its min-max; no logarithm is taken there
 PRIOR_MARGIN = 1e-3
 DENSE_TEMPERATURE = 0.05

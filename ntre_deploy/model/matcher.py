@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ntre_deploy.model.config import MatcherConfig
-from ntre_deploy.model.losses import IGNORE
 from ntre_deploy.model.matching import best_cosine, resize
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction, Query, Support
 from ntre_deploy.model.similarity import Adapter, quarter, support_keys, support_prototypes, two_way
+from ntre_deploy.runtime.masks import IGNORE
 
 # of untrained logits: the scores of neighbouring prototypes differ by a few hundredths
 SCALE = 20.0

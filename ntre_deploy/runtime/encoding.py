@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.data.images import normalise_mask
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.engines import Engine
-from ntre_deploy.runtime.image import InputSpec, Letterbox, check_image, prepare_image, prepare_mask
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image, prepare_mask
+from ntre_deploy.runtime.masks import normalise_mask
 from ntre_deploy.runtime.support import SupportMemory, compact_keys
 
 Float = NDArray[np.float32]

@@ -8,8 +8,7 @@ from typing import Any
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
-from ntre_deploy.model.config import MAX_INPUT_SIZE
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import MAX_INPUT_SIZE, InputSpec
 
 FORMAT = "ntre-bundle"
 # 1 had keys of one length for all shots in the query graph's input

@@ -13,19 +13,13 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.calibration import NEUTRAL, calibrated, fit, responses
 from ntre_deploy.runtime.encoding import Shot, encode_shots, join, without
 from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
-from ntre_deploy.runtime.image import (
-    MAX_CLASSES,
-    InputSpec,
-    Letterbox,
-    check_image,
-    label_map,
-    label_scores,
-    prepare_image,
-)
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import MAX_CLASSES, label_map, label_scores
+from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image
 from ntre_deploy.runtime.manifest import ModelEntry
+from ntre_deploy.runtime.masks import IGNORE, mask_iou
 from ntre_deploy.runtime.stacked import StackedSupports, stack_memories
 from ntre_deploy.runtime.support import SupportMemory, calibrations
-from ntre_deploy.training.metrics import IGNORE, mask_iou
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

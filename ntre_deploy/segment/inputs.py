@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ntre_deploy.data.images import IMAGE_SUFFIXES, image_size
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
+from ntre_deploy.runtime.imagefile import IMAGE_SUFFIXES, image_size
 from ntre_deploy.runtime.video import VIDEO_SUFFIXES, Video
 
 _WILD = frozenset("*?[")

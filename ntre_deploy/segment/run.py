@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ntre_deploy.data.images import Pixels, read_image, write_png
+from ntre_deploy.runtime.imagefile import Pixels, read_image, write_png
 from ntre_deploy.runtime.overlay import overlay, palette, tag_names
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory

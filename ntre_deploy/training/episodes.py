@@ -11,10 +11,12 @@ from torch.utils.data import Dataset as TorchDataset
 from ntre_deploy.data.cached import CachedDataset
 from ntre_deploy.data.dataset import Dataset, labelled
 from ntre_deploy.data.folds import base_classes
-from ntre_deploy.data.images import Pixels
-from ntre_deploy.data.transforms import IGNORE, Augmentation, augment
+from ntre_deploy.data.transforms import Augmentation, augment
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.image import InputSpec, prepare_image
+from ntre_deploy.runtime.imagefile import Pixels
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import prepare_image
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.training.config import ALL, DataOptions
 
 # keeps the stream of an epoch's order apart from those of its episodes

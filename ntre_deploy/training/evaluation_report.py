@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ntre_deploy.data.episodes import EpisodeSet
-from ntre_deploy.data.images import write_png
 from ntre_deploy.data.ways import WaysSet
 from ntre_deploy.files import atomic_file
+from ntre_deploy.runtime.imagefile import write_png
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluator import LEVEL, RESAMPLES, Evaluation, Interval, Picture
 

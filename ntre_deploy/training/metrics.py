@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+from ntre_deploy.runtime.masks import IGNORE
 
-IGNORE = 255
+Pixels = NDArray[np.uint8]
 
 
 @dataclass
@@ -97,9 +97,3 @@ class Score:
             total.false_negative += c.false_negative
             total.true_negative += c.true_negative
         return total
-
-
-def mask_iou(a: Pixels, b: Pixels) -> float:
-    """IoU of two binary masks, uint8 [H, W] with 0 for the rest; 1 where both are empty."""
-    union = int(np.count_nonzero((a > 0) | (b > 0)))
-    return int(np.count_nonzero((a > 0) & (b > 0))) / union if union else 1.0

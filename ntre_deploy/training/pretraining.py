@@ -22,7 +22,7 @@ from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.backbones import BackboneModule
 from ntre_deploy.model.config import check_input_size
 from ntre_deploy.model.matching import nearest
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.training.config import ALL, DataOptions
 from ntre_deploy.training.episodes import NO_LABEL, TrainEpisodes
 from ntre_deploy.training.schedule import learning_rate

@@ -28,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError, InputError
-from ntre_deploy.runtime.image import InputSpec, Letterbox, check_image, linear_map
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import linear_map
+from ntre_deploy.runtime.letterbox import Letterbox, check_image
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory, compact_keys
 from ntre_deploy.training.evaluator import Pixels, Run, Shots

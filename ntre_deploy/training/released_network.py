@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from ntre_deploy.export.torch_engines import FullNetwork, PreparedSupport
 from ntre_deploy.model.matching import resize
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.runtime.image import InputSpec, Letterbox
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.training.evaluator import Pixels, Shots
 from ntre_deploy.training.released import prepare_image, prepare_mask
 from ntre_deploy.training.runs import NetworkRun

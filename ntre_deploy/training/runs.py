@@ -1,7 +1,7 @@
 """What `evaluate` can run: the training graph of a checkpoint, and any engine behind a `Segmenter`.
 
-Both go through the same pre- and post-processing (`ntre_deploy.runtime.image`), which is the `exact` protocol;
-`released` and `released_network` have the other one.
+Both go through the same pre- and post-processing (`ntre_deploy.runtime.letterbox` and `labels`), which is the `exact`
+protocol; `released` and `released_network` have the other one.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.image import Letterbox, input_spec, label_map, prepare_image, prepare_mask
+from ntre_deploy.model.config import input_spec
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image, prepare_mask
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
 

@@ -13,12 +13,14 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from ntre_deploy.data.dataset import Dataset
-from ntre_deploy.data.images import Pixels
 from ntre_deploy.data.scenes import compose, labelled_photos
-from ntre_deploy.data.transforms import IGNORE
 from ntre_deploy.errors import InputError
+from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.network import Features, FewShotNetwork
-from ntre_deploy.runtime.image import InputSpec, Letterbox, input_spec, prepare_image
+from ntre_deploy.runtime.imagefile import Pixels
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.training.episodes import Item
 
 # keeps the streams of scenes and of a step's shots apart from those of the episodes

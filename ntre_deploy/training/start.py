@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ntre_deploy.data.dataset import Dataset, open_dataset
+from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import sample_episodes, usable_classes
 from ntre_deploy.data.folds import novel_classes
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.errors import InputError
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import fill, load_checkpoint
+from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.heads import build_network
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.model.weights import source_of
-from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.evaluator import evaluate
 from ntre_deploy.training.runs import NetworkRun

@@ -10,8 +10,9 @@ from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
 from ntre_deploy.errors import InputError
 from ntre_deploy.model.network import FewShotNetwork
-from ntre_deploy.runtime.image import Letterbox, back_map
-from ntre_deploy.training.metrics import IGNORE
+from ntre_deploy.runtime.labels import back_map
+from ntre_deploy.runtime.letterbox import Letterbox
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.training.runs import StoredFeatures
 
 Float = NDArray[np.float32]

@@ -21,10 +21,10 @@ from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.errors import GateError, InputError, NtreError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.model.checkpoint import save_checkpoint
+from ntre_deploy.model.config import input_spec
 from ntre_deploy.model.contrastive import ContrastiveInput, PrototypeBank, contrastive_loss
 from ntre_deploy.model.losses import LossWeights, dense_loss, total_loss
 from ntre_deploy.model.network import Features, FewShotNetwork, Prediction
-from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.config import ALL, TrainConfig
 from ntre_deploy.training.distributed import Processes
 from ntre_deploy.training.episodes import Item, TrainEpisodes

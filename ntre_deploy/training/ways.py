@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.ways import WaysEpisode, WaysSet, ways_truth
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.training.evaluator import (
     LEVEL,
     RESAMPLES,
@@ -26,7 +27,7 @@ from ntre_deploy.training.evaluator import (
     read_pair,
     resample,
 )
-from ntre_deploy.training.metrics import IGNORE, Confusion
+from ntre_deploy.training.metrics import Confusion
 
 # (query uint8 [H, W, 3], for each of N ways its K pairs of image and mask) -> uint8 labels [H, W] of 0 to N, and for
 # each way the uint8 mask [H, W] that it gives alone

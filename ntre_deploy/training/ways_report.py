@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ntre_deploy.data.images import write_png
-from ntre_deploy.data.ways import IGNORE, WaysSet
+from ntre_deploy.data.ways import WaysSet
 from ntre_deploy.files import atomic_file
+from ntre_deploy.runtime.imagefile import write_png
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluation_report import SEED, Pixels, build_report, metric, percent, signed, write_json
 from ntre_deploy.training.evaluator import Counts

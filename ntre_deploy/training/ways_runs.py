@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration, calibrated, fit, responses
-from ntre_deploy.runtime.image import Letterbox, label_map
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import calibrations
 from ntre_deploy.training.evaluator import Pixels, Shots

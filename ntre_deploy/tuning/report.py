@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ntre_deploy.data.images import Pixels
+from ntre_deploy.runtime.imagefile import Pixels
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
 from ntre_deploy.training.evaluator import LEVEL, Evaluation, Picture
 from ntre_deploy.tuning.judge import LEAST_JUDGED

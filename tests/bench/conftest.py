@@ -12,7 +12,7 @@ from ntre_deploy.bench.report import Run, build_report
 from ntre_deploy.bench.runner import Result, environment
 from ntre_deploy.data.episodes import Episode, EpisodeSet
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.manifest import FileEntry, Manifest, ModelEntry
 
 Float = NDArray[np.float32]

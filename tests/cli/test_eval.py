@@ -196,8 +196,8 @@ def test_targets_that_are_no_model_are_refused(here: Path, refused: Callable[...
 def test_episodes_of_another_dataset_are_refused(
     tiny: SimpleNamespace, here: Path, refused: Callable[..., str]
 ) -> None:
-    from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.data.episodes import sample_episodes, write_episodes
+    from ntre_deploy.data.registry import open_dataset
 
     write_episodes(here / "set.jsonl", sample_episodes(open_dataset("procedural:1"), [0, 1], 1, 2, 0))
     message = refused("eval", tiny.bundle, "--episodes", "set.jsonl")

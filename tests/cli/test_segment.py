@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ntre_deploy.data.images import read_image
+from ntre_deploy.runtime.imagefile import read_image
 from ntre_deploy.runtime.video import Video, write_video
 
 Done = subprocess.CompletedProcess[str]
@@ -89,7 +89,7 @@ def test_the_codes_are_a_dataset(
     tiny: SimpleNamespace, pictures: SimpleNamespace, two: list[str], call: Callable[..., Done]
 ) -> None:
     pytest.importorskip("pycocotools")
-    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.registry import open_dataset
 
     done = call("segment", tiny.bundle, pictures.photos, *two, "--out", "o", "--write", "coco", "--write", "mask")
     assert done.returncode == 0, done.stderr

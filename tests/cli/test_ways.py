@@ -118,8 +118,8 @@ def test_ways_that_cannot_be_are_refused(
     here: Path,
     refused: Callable[..., str],
 ) -> None:
-    from ntre_deploy.data.dataset import open_dataset
     from ntre_deploy.data.episodes import sample_episodes, write_episodes
+    from ntre_deploy.data.registry import open_dataset
     from ntre_deploy.data.ways import sample_ways, write_ways
 
     data = open_dataset("procedural:0")

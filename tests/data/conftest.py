@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntre_deploy.data.images import write_png
+from ntre_deploy.runtime.imagefile import write_png
 
 
 class FakeDataset:

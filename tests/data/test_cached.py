@@ -5,9 +5,9 @@ import pytest
 
 from ntre_deploy.data.cached import CachedDataset
 from ntre_deploy.data.dataset import labelled
-from ntre_deploy.data.images import Pixels
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import Pixels
 
 
 class Counting(ProceduralDataset):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntre_deploy.data.dataset import Dataset, _pascal_parts, open_dataset
-from ntre_deploy.data.images import write_png
+from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.registry import _pascal_parts, open_dataset
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import write_png
 
 
 def test_procedural() -> None:

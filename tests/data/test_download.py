@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ntre_deploy.cli.main import run
-from ntre_deploy.data.dataset import open_dataset
 from ntre_deploy.data.download import download_sbd, download_voc
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.vision import torchvision
 

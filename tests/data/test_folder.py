@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from ntre_deploy.data.folder import FolderDataset
-from ntre_deploy.data.images import write_png
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import write_png
 
 
 def test_reading(picture_folder: Path) -> None:

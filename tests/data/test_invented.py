@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, open_dataset
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS
 from ntre_deploy.data.invented import CLASSES, catalogue, invented_scenes
 from ntre_deploy.data.procedural import render_scene
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.errors import InputError
 
 

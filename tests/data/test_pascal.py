@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, open_dataset
+from ntre_deploy.data.dataset import MIN_TARGET_PIXELS
 from ntre_deploy.data.folds import novel_classes
 from ntre_deploy.data.pascal import CLASSES, PascalDataset
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.errors import InputError
 
 Labels = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.data.scenes import LabelledPhoto, compose, labelled_photos
 from ntre_deploy.data.subset import Subset
-from ntre_deploy.data.transforms import IGNORE
+from ntre_deploy.runtime.masks import IGNORE
 
 CLASSES = (0, 1, 2)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.data.transforms import Augmentation, augment
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.image import IMAGENET_MEAN, IMAGENET_STD
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 Pixels = NDArray[np.uint8]
 STILL = Augmentation(

@@ -76,7 +76,7 @@ def test_the_walk_finds_what_users_import() -> None:
     wanted = {
         "ntre_deploy.runtime.segmenter.Segmenter.segment",
         "ntre_deploy.runtime.support.SupportMemory.shots",
-        "ntre_deploy.data.images.read_image",
+        "ntre_deploy.runtime.imagefile.read_image",
         "ntre_deploy.export.bundle.export_bundle",
         "ntre_deploy.model.ntrenet.NTRENet",
     }

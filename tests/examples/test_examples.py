@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ntre_deploy.runtime.masks import mask_iou
 from ntre_deploy.runtime.support import SupportMemory
-from ntre_deploy.training.metrics import mask_iou
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))

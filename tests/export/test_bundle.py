@@ -16,7 +16,7 @@ from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.image import InputSpec, Letterbox, label_map, prepare_image
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import label_map
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "kernels"
 

@@ -1,4 +1,4 @@
-"""Post-processing: the kernel's labels are runtime.image.label_map's wherever the two best margins are apart."""
+"""Post-processing: the kernel's labels are runtime.labels.label_map's wherever the two best margins are apart."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.image import Letterbox, back_map, label_map
+from ntre_deploy.runtime.labels import back_map, label_map
+from ntre_deploy.runtime.letterbox import Letterbox
 
 Memory = Callable[[], Any]  # conftest.Arrays
 

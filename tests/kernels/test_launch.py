@@ -11,7 +11,7 @@ from ntre_deploy.errors import EngineError
 from ntre_deploy.kernels.launch import Kernels
 from ntre_deploy.kernels.sources import PTX, ptx_name
 from ntre_deploy.runtime.cuda import Arguments, Dim3
-from ntre_deploy.runtime.image import Letterbox
+from ntre_deploy.runtime.letterbox import Letterbox
 
 
 class Recorder:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import InputError
 from ntre_deploy.kernels import reference
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
 
 Memory = Callable[[], Any]  # conftest.Arrays
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD, NTRENetConfig, check_input_size
+from ntre_deploy.model.config import NTRENetConfig, check_input_size
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_forms_differ_where_the_paper_and_the_released_code_do() -> None:

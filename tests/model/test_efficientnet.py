@@ -13,9 +13,9 @@ from torch import Tensor
 from ntre_deploy.errors import EngineError
 from ntre_deploy.model import weights
 from ntre_deploy.model.backbones.efficientnet import EfficientNetLite0, same_padding
-from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.config import NTRENetConfig, input_spec
 from ntre_deploy.model.weights import LITE0_SCALE, import_weights, packaged_weights, read_state_dict
-from ntre_deploy.runtime.image import input_spec, prepare_image
+from ntre_deploy.runtime.letterbox import prepare_image
 
 SOURCE = "package:efficientnet_lite0"
 HEAD = NTRENetConfig(width=8, bg_channels=8, bins=(2,), input_size=225)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD, NTRENetConfig
+from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.model.weights import detect, import_weights, read_state_dict, released_name
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 SHAPES = json.loads((Path(__file__).parents[1] / "golden" / "state_dict_shapes.json").read_text())
 HEAD = NTRENetConfig(width=8, bins=(4, 2), input_size=33)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration, calibrated, fit, response, responses
-from ntre_deploy.runtime.image import Letterbox, label_map, label_scores
+from ntre_deploy.runtime.labels import label_map, label_scores
+from ntre_deploy.runtime.letterbox import Letterbox
 
 TABLES = st.integers(2, 5).flatmap(
     lambda n: arrays.arrays(

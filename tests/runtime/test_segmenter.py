@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.image import Letterbox, back_map
+from ntre_deploy.runtime.labels import back_map
+from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory
 

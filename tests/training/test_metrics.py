@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from ntre_deploy.training.metrics import IGNORE, Confusion, Score, mask_iou
+from ntre_deploy.runtime.masks import IGNORE, mask_iou
+from ntre_deploy.training.metrics import Confusion, Score
 
 Pixels = NDArray[np.uint8]
 

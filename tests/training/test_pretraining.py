@@ -14,7 +14,7 @@ from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.model.backbones import build_backbone
 from ntre_deploy.model.backbones.efficientnet import EfficientNetLite0
 from ntre_deploy.model.config import NTRENetConfig
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.training import pretraining
 from ntre_deploy.training.episodes import NO_LABEL
 from ntre_deploy.training.pretraining import LabelledScenes, PretrainOptions, pretrain

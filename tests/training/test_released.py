@@ -20,7 +20,8 @@ from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.network import Prediction
 from ntre_deploy.model.ntrenet import NTRENet
 from ntre_deploy.runtime import image as exact
-from ntre_deploy.runtime.image import InputSpec, Letterbox
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.training import released, released_network
 from ntre_deploy.training.evaluator import evaluate

@@ -13,7 +13,7 @@ from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.training.runs import NetworkRun, segmenter_run
 

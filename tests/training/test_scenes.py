@@ -30,7 +30,8 @@ def store() -> SceneStore:
 
 
 def test_a_scene_keeps_the_features_of_its_pixels(store: SceneStore) -> None:
-    from ntre_deploy.runtime.image import input_spec, prepare_image
+    from ntre_deploy.model.config import input_spec
+    from ntre_deploy.runtime.letterbox import prepare_image
 
     dataset = ProceduralDataset(3, 96)
     model, _ = import_weights("random:1", REFINER)

@@ -6,9 +6,8 @@ from ntre_deploy.data.cached import CachedDataset
 from ntre_deploy.data.episodes import sample_episodes
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.model.config import MatcherConfig
+from ntre_deploy.model.config import MatcherConfig, input_spec
 from ntre_deploy.model.weights import import_weights
-from ntre_deploy.runtime.image import input_spec
 from ntre_deploy.training.evaluator import evaluate
 from ntre_deploy.training.runs import NetworkRun, StoredFeatures
 from ntre_deploy.training.threshold import calibrate_threshold

@@ -16,7 +16,7 @@ from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.contrastive import ContrastiveConfig
 from ntre_deploy.model.weights import import_weights
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig, with_options
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, LOG, STATE, Trainer

@@ -12,7 +12,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.network import Features
 from ntre_deploy.model.weights import import_weights
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.training.config import DataOptions, OptimiserOptions, RunOptions, TrainConfig
 from ntre_deploy.training.episodes import TrainEpisodes
 from ntre_deploy.training.trainer import LAST, Trainer

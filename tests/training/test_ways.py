@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ntre_deploy.data.dataset import open_dataset
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.data.ways import WaysSet, sample_ways, ways_truth
 from ntre_deploy.errors import InputError
 from ntre_deploy.training.evaluator import Pixels, Shots
@@ -163,7 +163,7 @@ def test_no_episodes_and_labels_that_do_not_fit_are_refused() -> None:
 def test_checkpoint_and_bundle_count_alike(tiny_checkpoint: Path, exported: Path, calibrate: bool) -> None:
     from ntre_deploy.export.torch_engines import FullNetwork
     from ntre_deploy.model.checkpoint import load_checkpoint
-    from ntre_deploy.runtime.image import InputSpec
+    from ntre_deploy.runtime.inputspec import InputSpec
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.training.ways_runs import network_ways, segmenter_ways
 

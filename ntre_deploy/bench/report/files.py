@@ -12,10 +12,10 @@ from ntre_deploy.bench.pytorch import repeats_reference
 from ntre_deploy.bench.report import tables
 from ntre_deploy.bench.report.page import render
 from ntre_deploy.bench.runner import Picture
-from ntre_deploy.data.images import write_png
 from ntre_deploy.files import atomic_file
+from ntre_deploy.runtime.imagefile import write_png
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.runtime.overlay import contact_sheet, overlay
-from ntre_deploy.training.metrics import IGNORE
 
 Pixels = NDArray[np.uint8]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ntre_deploy.bench.pytorch import repeats_reference
 from ntre_deploy.bench.report import charts, tables
 from ntre_deploy.bench.runner import Picture
+from ntre_deploy.runtime.masks import IGNORE
 from ntre_deploy.runtime.overlay import overlay
-from ntre_deploy.training.metrics import IGNORE
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -5,7 +5,8 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD, Stem
+from ntre_deploy.model.config import Stem
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 
 class BasicBlock(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Fire(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ntre_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
+from ntre_deploy.runtime.inputspec import IMAGENET_MEAN, IMAGENET_STD
 
 # channels of the 3x3 convolutions; "M" is a 2x2 max-pool
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)

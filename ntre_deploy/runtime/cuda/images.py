@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from ntre_deploy.kernels.launch import Kernels
 from ntre_deploy.runtime.cuda import Bytes, Device, let_go
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
-from ntre_deploy.runtime.image import InputSpec, Letterbox, Pixels
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, Pixels
 
 Float = NDArray[np.float32]
 

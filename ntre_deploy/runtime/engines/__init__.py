@@ -17,7 +17,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cpu import int8_unwise
 from ntre_deploy.runtime.engines import onnx, onnx_cuda, openvino, tensorrt
 from ntre_deploy.runtime.engines.options import EngineOptions
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]

@@ -17,7 +17,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, input_types, make_session, read_graphs
 from ntre_deploy.runtime.engines.options import EngineOptions
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports
 
 if TYPE_CHECKING:

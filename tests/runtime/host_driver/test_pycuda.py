@@ -14,7 +14,8 @@ from ntre_deploy import Segmenter
 from ntre_deploy.kernels.launch import Kernels
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.cuda import CudaError, Device
-from ntre_deploy.runtime.image import InputSpec, Letterbox, prepare_image
+from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,7 +18,7 @@ from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.tensorrt.api import Library
 from ntre_deploy.runtime.engines.tensorrt.lane import Kept, Lane
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan
-from ntre_deploy.runtime.image import InputSpec
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports, lots
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import atomic_file
+from ntre_deploy.runtime.masks import normalise_mask
 
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
@@ -117,26 +118,6 @@ def read_mask(path: str | Path) -> Pixels:
             raise InputError(f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255.")
         values = values[..., 0]
     return normalise_mask(values, f"Mask {path}")
-
-
-def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
-    """Bring a mask array [H, W] of booleans, 0/1, 0/255 or 0/1/255 to uint8 with 0, 1 and 255 (ignore).
-
-    Raises:
-        InputError: `what` has another shape or other values.
-    """
-    values = np.asarray(values)
-    if values.ndim != 2 or 0 in values.shape:
-        raise InputError(f"{what} has shape {list(values.shape)}; a mask is [H, W].")
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8)
-    found = np.unique(values)
-    if not np.isin(found, (0, 1, 255)).all():
-        odd = [v.item() for v in found if v not in (0, 1, 255)][:4]
-        raise InputError(f"{what} holds the values {odd}; only 0, 1 (target) and 255 are allowed.")
-    if 1 not in found:
-        return np.asarray(values == 255, np.uint8)
-    return values.astype(np.uint8)
 
 
 def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:

@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntre_deploy.data.images import MAX_PIXELS, normalise_mask, read_image, read_mask, write_png
 from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.imagefile import MAX_PIXELS, read_image, read_mask, write_png
+from ntre_deploy.runtime.masks import normalise_mask
 
 
 def png_header(width: int, height: int) -> bytes:
