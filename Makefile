@@ -13,8 +13,9 @@ SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') p
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
 
+# a process for each processor, which takes file after file; a second thread in each would only be in the way
 test: $(VENV)/.installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
 
 test-torchvision: $(VISION)/.installed
 	$(abspath $(VISION))/bin/pytest -m torchvision

@@ -1,4 +1,4 @@
-"""The runtime alone, as `runtimes/python` packs it: in an environment that has nothing else, run as a device runs it."""
+"""The runtime alone, as `runtimes/python` packs it, in an environment of its own, run as a device runs it."""
 
 import ast
 import os

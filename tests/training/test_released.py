@@ -19,7 +19,7 @@ from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.network import Prediction
 from ntre_deploy.model.ntrenet import NTRENet
-from ntre_deploy.runtime import image as exact
+from ntre_deploy.runtime import letterbox as exact
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.letterbox import Letterbox
 from ntre_deploy.runtime.segmenter import Segmenter
