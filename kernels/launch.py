@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.kernels.sources import OLDEST, ptx_for
-from ntre_deploy.runtime.cuda import Arguments, Dim3
+from ntre_deploy.runtime.cuda import Arguments, Dim3, capability_pair
 
 # 32-bit products of positions and sizes stay below 2^31 up to here
 MAX_INPUT = 16_383
@@ -72,8 +72,8 @@ class Kernels:
 
     def __init__(self, driver: Driver, capability: str) -> None:
         self._driver = driver
-        major, _, minor = capability.partition(".")
-        self._capability = 10 * int(major) + int(minor)
+        major, minor = capability_pair(capability) or (0, 0)
+        self._capability = 10 * major + minor
         self._functions: dict[str, Any] = {}
         if self._capability < OLDEST:
             raise EngineError(

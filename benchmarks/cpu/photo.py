@@ -1,7 +1,6 @@
 """End to end from a photo of 1920 x 1080 pixels: pre-processing, the query graph, and the label map at full size."""
 
 import argparse
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -13,32 +12,20 @@ from ntre_deploy.bench.latency import PARTS
 from ntre_deploy.bench.pytorch import build_systems
 from ntre_deploy.bench.runner import run_bench
 from ntre_deploy.bench.systems import Cached, find_checkpoint
-from ntre_deploy.data.dataset import Dataset
+from ntre_deploy.data.dataset import DatasetView
 
 Pixels = NDArray[np.uint8]
 
 WIDTH, HEIGHT = 1920, 1080
 
 
-class Camera:
+class Camera(DatasetView):
     """Another dataset's images, scaled and cut to 1920 x 1080 as a camera would give them."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
 
     @property
     def name(self) -> str:
-        """Of the dataset behind it."""
+        """Of the dataset behind it, and the size."""
         return f"{self._dataset.name} at {WIDTH} x {HEIGHT}"
-
-    @property
-    def class_names(self) -> Mapping[int, str]:
-        """Of the dataset behind it."""
-        return self._dataset.class_names
-
-    def images(self, class_id: int) -> Sequence[str]:
-        """Ids of the images that show a class, cut or not."""
-        return self._dataset.images(class_id)
 
     def image(self, image_id: str) -> Pixels:
         """uint8 RGB [1080, 1920, 3]."""

@@ -1,39 +1,23 @@
 """A dataset whose decoded images and masks stay in memory."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.data.dataset import Dataset, labelled
+from ntre_deploy.data.dataset import Dataset, DatasetView, labelled
 from ntre_deploy.runtime.imagefile import Pixels
 
 
-class CachedDataset:
+class CachedDataset(DatasetView):
     """Decodes or renders every image once: for datasets that fit into memory and are read again and again.
 
     The arrays are shared between calls and must not be written to; each process keeps its own.
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._images: dict[str, Pixels] = {}
         self._labels: dict[str, NDArray[np.uint16]] = {}
         self._masks: dict[tuple[str, int], Pixels] = {}
-
-    @property
-    def name(self) -> str:
-        """Of the dataset behind it."""
-        return self._dataset.name
-
-    @property
-    def class_names(self) -> Mapping[int, str]:
-        """Of the dataset behind it."""
-        return self._dataset.class_names
-
-    def images(self, class_id: int) -> Sequence[str]:
-        """Of the dataset behind it."""
-        return self._dataset.images(class_id)
 
     def image(self, image_id: str) -> Pixels:
         """uint8 RGB [H, W, 3], read-only; raises what the dataset behind it raises."""

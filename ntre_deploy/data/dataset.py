@@ -58,6 +58,35 @@ class Dataset(Protocol):
         ...
 
 
+class DatasetView:
+    """A dataset that shows another one: everything is asked of the one behind it, until a subclass knows better."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    @property
+    def name(self) -> str:
+        """Of the dataset behind it."""
+        return self._dataset.name
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Of the dataset behind it."""
+        return self._dataset.class_names
+
+    def images(self, class_id: int) -> Sequence[str]:
+        """Of the dataset behind it."""
+        return self._dataset.images(class_id)
+
+    def image(self, image_id: str) -> Pixels:
+        """uint8 RGB [H, W, 3]; raises what the dataset behind it raises."""
+        return self._dataset.image(image_id)
+
+    def mask(self, image_id: str, class_id: int) -> Pixels:
+        """uint8 [H, W]; raises what the dataset behind it raises."""
+        return self._dataset.mask(image_id, class_id)
+
+
 @runtime_checkable
 class Labelled(Protocol):
     """A dataset that knows every object of an image, and not only those of one class."""

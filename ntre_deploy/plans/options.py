@@ -98,7 +98,9 @@ def targets(engine: str, options: TensorRtOptions) -> tuple[str, ...]:
         known = library.compute_capabilities()
         for value in asked:
             one_of(value, known, f"Compute capability of {library.title} {library.version}")
-        return asked or _found(known) or tuple(c for c in known if _pair(c) >= _LEAST_DEFAULT)
+        return (
+            asked or _found(known) or tuple(c for c in known if (cuda.capability_pair(c) or (0, 0)) >= _LEAST_DEFAULT)
+        )
     try:
         here = _here()
     except EngineError as error:
@@ -166,8 +168,3 @@ def _found(known: tuple[str, ...]) -> tuple[str, ...]:
             "Name another with --sm, or take --engine trt."
         )
     return (here,)
-
-
-def _pair(capability: str) -> tuple[int, int]:
-    major, _, minor = capability.partition(".")
-    return int(major), int(minor)

@@ -161,6 +161,12 @@ def let_go(device: Device, addresses: Iterable[int] = (), pinned: Iterable[Bytes
             device.free_pinned(array)
 
 
+def capability_pair(capability: str) -> tuple[int, int] | None:
+    """Major and minor number of a compute capability such as `8.6`; None for another text."""
+    major, dot, minor = capability.partition(".")
+    return (int(major), int(minor)) if dot and major.isdigit() and minor.isdigit() else None
+
+
 def check_process(owner: int) -> None:
     """See that this is the process that opened a device: CUDA does not survive a fork.
 
@@ -253,6 +259,7 @@ __all__ = [
     "CudaError",
     "Device",
     "Dim3",
+    "capability_pair",
     "check_process",
     "explain",
     "let_go",

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from ntre_deploy.runtime.cuda import capability_pair
 from ntre_deploy.runtime.engines.tensorrt.api import Library, title
 
 HARDWARE_LEVELS = ("none", "ampere-plus", "same-compute-capability")
@@ -53,10 +54,5 @@ def rebuild_command(name: str, engine: str, precision: str, capability: str | No
 def _runs(here: str, built: list[str], level: str) -> bool:
     if here in built:
         return True
-    pair = _pair(here)
+    pair = capability_pair(here)
     return level == "ampere-plus" and pair is not None and pair >= _AMPERE
-
-
-def _pair(capability: str) -> tuple[int, int] | None:
-    major, dot, minor = capability.partition(".")
-    return (int(major), int(minor)) if dot and major.isdigit() and minor.isdigit() else None
