@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: temporary name beside the target, fsync, rename."""
 
+import ctypes
 import errno
 import glob
 import hashlib
@@ -90,9 +91,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes that name when the block ends, or is removed when it fails.
 
-    With `replace`, a folder that stands there already is moved aside at the end and removed last.  Between the two
-    renames neither has the name: a kill in that instant leaves both, whole, under hidden names beside it.  What a kill
-    has left of an earlier try is removed first.
+    With `replace`, a folder that stands there already is exchanged for it at the end, in one step where the system has
+    one (Linux), and removed last.  Elsewhere it is moved aside first, and between the two renames neither has the name:
+    a kill in that instant leaves both, whole, under hidden names beside it.  What a kill has left of an earlier try is
+    removed first.
 
     Raises:
         InputError: the target exists and `replace` is off, it is no folder, or it cannot be written.
@@ -163,9 +165,24 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}{path.suffix}")
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Give each of two names what the other had, in one step; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):  # a C library without it
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 def _swap(new: Path, path: Path) -> None:
-    old = new.with_name(new.name + ".old")
     had_one = path.exists()
+    if had_one and _exchange(new, path):
+        _fsync(path.parent)
+        return  # the old one goes with the temporary name
+    old = new.with_name(new.name + ".old")
     if had_one:
         path.rename(old)
     try:
