@@ -14,6 +14,10 @@ class NtreError(Exception):
     exit_code = 2
 
 
+class NtreWarning(UserWarning):
+    """Something that the user should know and that stops nothing; one line, which `ntre` shows as `warning: ...`."""
+
+
 class InputError(NtreError):
     """Bad input or usage: a file, an option or a value that cannot be used."""
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, cast
 
@@ -28,7 +29,7 @@ from ntre_deploy.cli import (
     train,
     tune,
 )
-from ntre_deploy.errors import NtreError, did_you_mean
+from ntre_deploy.errors import NtreError, NtreWarning, did_you_mean
 
 DEFECT = 70
 _INTERRUPTED = 130
@@ -103,8 +104,21 @@ for _name, _command in COMMANDS.items():
 _ClickException = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Ours in one line, as errors are; those of libraries as Python shows them."""
+    if issubclass(category, NtreWarning):
+        _report(f"warning: {message}")
+    else:
+        _shown_by_python(message, category, *where)
+
+
+_shown_by_python: Callable[..., None] = warnings.showwarning
+
+
 def run() -> None:
     """Entry point of the console script."""
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", NtreWarning)
     # a stop by the system cleans up like Ctrl-C does
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)

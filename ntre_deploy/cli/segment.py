@@ -11,7 +11,6 @@ from ntre_deploy.cli.episodes import Draw, open_episodes
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from ntre_deploy.runtime.imagefile import Pixels
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.segment.inputs import Source
     from ntre_deploy.segment.outputs import Kinds
@@ -98,11 +97,13 @@ def command(
     from ntre_deploy.files import check_folder
     from ntre_deploy.segment.inputs import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
+    from ntre_deploy.segment.shots import mask_file, read_shot
 
     sources = find_sources(inputs or [])
     shots_of = _supports(support or [])
     kinds = chosen_kinds(write, sources)
-    given = [source.path for source in sources] + [p for pairs in shots_of.values() for pair in pairs for p in pair]
+    given = [source.path for source in sources]
+    given += [path for pairs in shots_of.values() for image, mask in pairs for path in (image, mask_file(mask)[0])]
     check_outputs(out, kinds, sources, [*given, *(memory or [])])
     if (every > 1 or partial) and all(source.video is None for source in sources):
         raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
@@ -110,7 +111,7 @@ def command(
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-    arrays = {name: [_shot(name, *pair) for pair in pairs] for name, pairs in shots_of.items()}
+    arrays = {name: [read_shot(name, *pair) for pair in pairs] for name, pairs in shots_of.items()}
     loaded = [SupportMemory.load(path) for path in memory or []]
     _check_names([*arrays, *(item.name for item in loaded)])
     for folder in (out, save_memory):
@@ -252,20 +253,6 @@ def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
             raise InputError(f"Support '{text}' is not [NAME=]IMAGE,MASK, for example fork=fork.jpg,fork_mask.png.")
         classes.setdefault(name or "target", []).append((Path(image.strip()), Path(mask.strip())))
     return classes
-
-
-def _shot(name: str, image: Path, mask: Path) -> "tuple[Pixels, Pixels]":
-    from ntre_deploy.runtime.imagefile import read_image, read_mask
-
-    pixels, target = read_image(image), read_mask(mask)
-    if target.shape != pixels.shape[:2]:
-        raise InputError(
-            f"Support '{name}': the mask {mask} has {target.shape[1]} x {target.shape[0]} pixels and its image {image} "
-            f"{pixels.shape[1]} x {pixels.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
-        )
-    if not (target == 1).any():
-        raise InputError(f"Support '{name}': the mask {mask} is empty; mark the target with 1 or 255.")
-    return pixels, target
 
 
 def _check_names(names: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,8 +15,11 @@ import numpy as np
 from ntre_deploy.data._lists import WORTH_KEEPING, kept_lists
 from ntre_deploy.data._segmentation import Segmentation, encode, mask_api
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS, Progress, check_class
-from ntre_deploy.errors import InputError, did_you_mean
+from ntre_deploy.errors import InputError, NtreWarning, did_you_mean
 from ntre_deploy.runtime.imagefile import MAX_PIXELS, Pixels, read_image
+
+# numbers of a polygon that shows a pixel
+_TRIANGLE = 6
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class CocoDataset:
             on; where that cannot be written, nothing is kept.
         progress: called with (masks measured, masks in all) while the lists are built.
 
+    Annotations without a mask, of which tools write some among thousands, are left out; an `NtreWarning` counts them.
+
+    Attributes:
+        skipped: reason -> number of such annotations.
+
     Raises:
         InputError: the file is absent, no JSON or not COCO, names files outside the folder, or pycocotools is
             missing.
@@ -67,7 +77,10 @@ class CocoDataset:
         ranks, names = _categories(self._file, content["categories"])
         self._class_names = MappingProxyType(names)
         self._entries = _entries(self._file, content["images"])
-        self._regions = _group(self._file, content["annotations"], ranks, self._entries)
+        self._regions, skipped = _group(self._file, content["annotations"], ranks, self._entries)
+        self.skipped = MappingProxyType(dict(skipped))
+        if skipped:
+            _tell_skipped(self._file, skipped, len(content["annotations"]))
         self._cache = None if cache is None else Path(cache)
         self._progress = progress
         self._lists: Sequence[Sequence[str]] | None = None
@@ -111,6 +124,9 @@ class CocoDataset:
         """
         entry = self._entry(image_id)
         path = self._folder / entry.file_name
+        if "\\" in entry.file_name and not path.is_file():
+            # written on Windows
+            path = self._folder / PureWindowsPath(entry.file_name).as_posix()
         pixels = read_image(path)
         if pixels.shape[:2] != (entry.height, entry.width):
             raise InputError(
@@ -133,6 +149,10 @@ class CocoDataset:
             if segmentations:
                 mask[mask_api().decode(self._merged(image_id, segmentations)) != 0] = value
         return mask
+
+    def ids_of(self, file_name: str) -> list[str]:
+        """Ids of the images whose files have this name, whatever folder they are in."""
+        return [i for i, entry in self._entries.items() if PureWindowsPath(entry.file_name).name == file_name]
 
     @property
     def _masks(self) -> int:
@@ -235,11 +255,31 @@ def _entries(file: Path, records: list[Any]) -> dict[str, _Entry]:
     return entries
 
 
+def _without_mask(record: dict[str, Any]) -> str | None:
+    """Why an annotation shows no pixel; None for one that does, or that is to be refused when it is used."""
+    segmentation = record.get("segmentation")
+    if segmentation is None:
+        return "box only" if record.get("bbox") else "empty"
+    if not isinstance(segmentation, list) or not all(isinstance(p, list) and len(p) % 2 == 0 for p in segmentation):
+        return None
+    if not any(segmentation):
+        return "empty"
+    return "of fewer than three points" if all(len(polygon) < _TRIANGLE for polygon in segmentation) else None
+
+
+def _tell_skipped(file: Path, skipped: Counter[str], total: int) -> None:
+    told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    warnings.warn(
+        f"{file}: skipped {sum(skipped.values()):,} of {total:,} annotations: {told}", NtreWarning, stacklevel=3
+    )
+
+
 def _group(
     file: Path, records: list[Any], ranks: dict[int, int], entries: dict[str, _Entry]
-) -> dict[int, dict[str, _Regions]]:
-    """Class id -> image id -> segmentations."""
-    keys: dict[str, tuple[type, ...]] = {"image_id": (int, str), "category_id": (int,), "segmentation": ()}
+) -> tuple[dict[int, dict[str, _Regions]], Counter[str]]:
+    """Class id -> image id -> segmentations, and how many annotations have none for which reason."""
+    keys: dict[str, tuple[type, ...]] = {"image_id": (int, str), "category_id": (int,)}
+    skipped: Counter[str] = Counter()
     regions: dict[int, dict[str, _Regions]] = {rank: {} for rank in ranks.values()}
     for index, record in enumerate(records):
         _record(file, "annotations", index, record, keys)
@@ -250,6 +290,15 @@ def _group(
             raise InputError(f"{file}: annotations[{index}] has the unknown category {record['category_id']}.")
         if record.get("iscrowd", 0) not in (0, 1):
             raise InputError(f"{file}: 'iscrowd' of annotations[{index}] must be 0 or 1.")
+        if reason := _without_mask(record):
+            skipped[reason] += 1
+            continue
+        segmentation = record["segmentation"]
+        if isinstance(segmentation, list):
+            # parts of one or two points beside whole ones
+            segmentation = [p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))]
         own = regions[ranks[record["category_id"]]].setdefault(image_id, _Regions())
-        (own.crowds if record.get("iscrowd") else own.instances).append(record["segmentation"])
-    return regions
+        (own.crowds if record.get("iscrowd") else own.instances).append(segmentation)
+    if records and sum(skipped.values()) == len(records):
+        raise InputError(f"{file}: none of its {len(records):,} annotations has a mask; export it with polygons.")
+    return regions, skipped

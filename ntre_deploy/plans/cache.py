@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.files import atomic_file, atomic_folder, plain_name
 from ntre_deploy.plans.builder import Built
 
@@ -75,7 +75,9 @@ def cached(
 def _without(folder: Path, reason: str) -> None:
     # what was built is worth more than what would be spared the next time
     warnings.warn(
-        f"Engine cache {folder} cannot be written ({reason.rstrip('.')}); nothing is kept there.", stacklevel=3
+        f"Engine cache {folder} cannot be written ({reason.rstrip('.')}); nothing is kept there.",
+        NtreWarning,
+        stacklevel=3,
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.files import atomic_file
-from ntre_deploy.runtime.masks import normalise_mask
+from ntre_deploy.runtime.masks import chosen
 
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
@@ -22,6 +22,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow's modes of more than 8 bits
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _MAX_16 = 65_535
+# from here on, a pixel belongs to what is drawn there
+_HALF = 128
+# by which the channels of a grey JPEG may differ
+_NOISE = 12
 # Pillow's decoders raise all of these on damaged files
 _DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError)
 
@@ -98,26 +102,51 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_mask(path: str | Path) -> Pixels:
+def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
     """Read a one-class mask: uint8 [H, W] with 1 for the target, 0 for the rest and 255 for ignored pixels.
 
     A file that holds only 0 and 255 is a black-and-white mask, so its 255 is the target; where 1 occurs, 255 is
-    "ignore" as in the VOC convention.  Palette images give their indices.
+    "ignore" as in the VOC convention.  Palette images give their indices.  Of other files, what can only mean one thing
+    is taken, and said in an `NtreWarning`: a photo that is cut out by transparency; soft edges and the noise of JPEG,
+    halved; one value beside 0 (and 255, to be ignored, in a palette image).
+
+    Args:
+        choose: the value that is the target, of class or instance masks; `ANY` takes all but 0 (and 255, to be ignored,
+            beside others).
 
     Raises:
-        InputError: not a readable image, colours that are not grey, or values other than 0, 1 and 255.
+        InputError: not a readable image, colours that are not grey, values that can mean several things, or none of the
+            value that was chosen.
     """
     path = Path(path)
     with _open(path, "Mask") as image:
+        if choose is None and (cut := _cut_out(image, path)) is not None:
+            return cut
+        kind, palette = image.format, image.mode == "P"
         mode = None if image.mode in ("1", "L", "P", "I;16", "I") else "RGB"
         values = np.asarray(_decode(image, path, "Mask", mode))
     if values.dtype == np.bool_:
-        return values.astype(np.uint8)
+        values = values.astype(np.uint8)
     if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise InputError(f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255.")
+        if (values != values[..., :1]).any() and not (kind == "JPEG" and np.ptp(values, axis=2).max() <= _NOISE):
+            raise InputError(
+                f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255, or a photo that is cut out "
+                "by transparency."
+            )
         values = values[..., 0]
-    return normalise_mask(values, f"Mask {path}")
+    return chosen(values, choose, f"Mask {path}", ignores=palette)
+
+
+def _cut_out(image: Image.Image, path: Path) -> Pixels | None:
+    """The mask of a photo whose background is transparent; None for other images."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    alpha = np.asarray(_decode(image, path, "Mask", "RGBA"))[..., 3]
+    opaque = alpha >= _HALF
+    if opaque.all() or not opaque.any():
+        return None
+    warnings.warn(f"Mask {path}: what is not transparent is the target", NtreWarning, stacklevel=3)
+    return opaque.astype(np.uint8)
 
 
 def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:

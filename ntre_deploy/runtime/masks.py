@@ -1,14 +1,22 @@
 """Masks of one class as arrays: 1 is the target, 0 the rest, `IGNORE` what counts for nothing."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 
 Pixels = NDArray[np.uint8]
 
 # as in PASCAL VOC: borders, and what nobody has marked
 IGNORE = 255
+# in place of a value: everything but the background
+ANY = -1
+# a black-and-white mask with soft edges: levels that still are black or white, and the share of pixels between them
+_NEARLY, _MOST_SOFT = 16, 0.1
+_HALF = 128
+_SHOWN = 4
 
 
 def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
@@ -29,6 +37,56 @@ def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
     if 1 not in found:
         return np.asarray(values == 255, np.uint8)
     return values.astype(np.uint8)
+
+
+def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignores: bool) -> Pixels:
+    """As `normalise_mask`, for masks as tools write them; see `ntre_deploy.runtime.imagefile.read_mask`.
+
+    Args:
+        values: integers [H, W].
+        choose: the value that is the target, or `ANY`; None where the mask has to say it by itself.
+        what: names the mask in messages.
+        ignores: whether 255 means "ignore" beside other values.
+
+    Raises:
+        InputError: it can mean several things, or has no pixel of what was chosen.
+    """
+    there = np.unique(values)
+    objects = there[(there != 0) & (there != IGNORE)] if ignores or there.max() > IGNORE else there[there != 0]
+    if choose is None:
+        if np.isin(there, (0, 1, IGNORE)).all():
+            return normalise_mask(values, what)
+        if len(objects) == 1:
+            choose = int(objects[0])
+            warnings.warn(f"{what}: its one value beside 0, {choose}, is the target", NtreWarning, stacklevel=3)
+        elif there.max() <= IGNORE and (soft := _soft(values)) is not None:
+            warnings.warn(
+                f"{what}: {soft:.1%} of its pixels are grey (soft edges, or JPEG); from {_HALF} on they are the target",
+                NtreWarning,
+                stacklevel=3,
+            )
+            return np.asarray(values >= _HALF, np.uint8)
+        else:
+            odd = [v for v in objects.tolist() if v not in (1, IGNORE)][:_SHOWN]
+            raise InputError(
+                f"{what} holds the values {odd}; only 0, 1 (target) and 255 are allowed where no value is chosen: "
+                f"add @{odd[0]} to the file's name for one of them, or @any for all but 0."
+            )
+    target = (values != 0) if choose == ANY else (values == choose)
+    ignored = (values == IGNORE) & (choose != IGNORE) & bool(ignores or len(objects) > 1)
+    mask = np.where(ignored, IGNORE, target & ~ignored).astype(np.uint8)
+    if not (mask == 1).any():
+        raise InputError(f"{what} has no pixel of the value {choose}; it holds {there.tolist()[:_SHOWN]}.")
+    return mask
+
+
+def _soft(values: NDArray[np.generic]) -> float | None:
+    """The share of pixels between black and white; None where there are too many for a black-and-white mask."""
+    grey = np.asarray(values, np.int64)
+    if grey.min() > _NEARLY or grey.max() < IGNORE - _NEARLY:
+        return None
+    between = float(((grey > _NEARLY) & (grey < IGNORE - _NEARLY)).mean())
+    return between if between <= _MOST_SOFT else None
 
 
 def mask_iou(a: Pixels, b: Pixels) -> float:

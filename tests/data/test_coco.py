@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from ntre_deploy.data.coco import CocoDataset
 from ntre_deploy.data.dataset import MIN_TARGET_PIXELS
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 
 pytest.importorskip("pycocotools")
 # pycocotools has not followed NumPy 2 yet
@@ -85,10 +85,7 @@ def test_compressed_and_plain_runs_give_the_mask(mask: np.ndarray[Any, np.dtype[
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([], "list of polygons"),
-        (None, "list of polygons"),
         ("x", "list of polygons"),
-        ([[1, 2, 3, 4]], "three points"),
         ([[1, 2, 3, 4, 5, 6, 7]], "three points"),
         ([1, 2, 3, 4, 5, 6], "three points"),
         ([[0, 0, 9, 0, 9, float("nan")]], "finite"),
@@ -112,6 +109,56 @@ def test_bad_segmentations(coco_file: Write, coco_content: dict[str, Any], segme
         with pytest.raises(InputError, match=f"image 2 has a bad segmentation: .*{message}") as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"segmentation": []}, "1 empty"),
+        ({"segmentation": [[]]}, "1 empty"),
+        ({"segmentation": None}, "1 empty"),
+        ({"segmentation": None, "bbox": [0, 0, 9, 9]}, "1 box only"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "1 of fewer than three points"),
+        ({"segmentation": [[1, 2], [1, 2, 3, 4]]}, "1 of fewer than three points"),
+    ],
+)
+def test_one_annotation_without_a_mask_among_others_is_left_out_and_counted(
+    coco_file: Write, coco_content: dict[str, Any], change: dict[str, Any], reason: str
+) -> None:
+    wanted = CocoDataset(coco_file(coco_content)).images(0)
+    coco_content["annotations"].append({"image_id": 2, "category_id": 3} | change)
+    with pytest.warns(NtreWarning, match=f"skipped 1 of 5 annotations: {reason}$"):
+        dataset = CocoDataset(coco_file(coco_content))
+    assert dataset.images(0) == wanted
+    assert sum(dataset.skipped.values()) == 1
+    # a key that is missing is the same as one that holds nothing
+    if change["segmentation"] is None:
+        del coco_content["annotations"][-1]["segmentation"]
+        with pytest.warns(NtreWarning, match=reason):
+            CocoDataset(coco_file(coco_content))
+
+
+def test_the_short_parts_of_a_polygon_are_left_out_of_it(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    wanted = CocoDataset(coco_file(coco_content)).mask("2", 0)
+    coco_content["annotations"][3]["segmentation"] += [[1, 2, 3, 4], []]
+    dataset = CocoDataset(coco_file(coco_content))
+    assert np.array_equal(dataset.mask("2", 0), wanted)
+    assert not dataset.skipped
+
+
+def test_a_file_without_any_mask_is_refused(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    for annotation in coco_content["annotations"]:
+        annotation["segmentation"] = []
+    with pytest.raises(InputError, match="none of its 4 annotations has a mask; export it with polygons"):
+        CocoDataset(coco_file(coco_content))
+
+
+def test_names_with_backslashes_are_found(coco_file: Write, coco_content: dict[str, Any]) -> None:
+    wanted = CocoDataset(coco_file(coco_content)).image("2")
+    coco_content["images"][1]["file_name"] = "sub\\two.png"
+    dataset = CocoDataset(coco_file(coco_content))
+    assert np.array_equal(dataset.image("2"), wanted)
+    assert dataset.ids_of("two.png") == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +203,7 @@ def test_wrong_content(
 
 
 @pytest.mark.parametrize(
-    ("kind", "key"), [("images", "file_name"), ("annotations", "segmentation"), ("categories", "id")]
+    ("kind", "key"), [("images", "file_name"), ("annotations", "category_id"), ("categories", "id")]
 )
 def test_missing_keys_are_named(coco_file: Write, coco_content: dict[str, Any], kind: str, key: str) -> None:
     del coco_content[kind][1][key]

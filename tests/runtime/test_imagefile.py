@@ -1,7 +1,9 @@
 import struct
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.runtime.imagefile import MAX_PIXELS, read_image, read_mask, write_png
-from ntre_deploy.runtime.masks import normalise_mask
+from ntre_deploy.runtime.masks import ANY, normalise_mask
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -152,13 +154,94 @@ def test_two_colour_and_grey_alpha_masks(tmp_path: Path) -> None:
         (np.array([[[255, 0, 0]]], np.uint8), "colour picture"),
         (np.array([[0, 128, 255]], np.uint8), r"values \[128\]"),
         (np.array([[0, 2, 3, 4, 5, 6]], np.uint8), r"\[2, 3, 4, 5\]"),
-        (np.array([[0, 65535]], np.uint16), r"\[65535\]"),
+        (np.array([[0, 300, 65535]], np.uint16), r"\[300, 65535\].*add @300 .* or @any"),
     ],
 )
 def test_refused_masks(tmp_path: Path, array: NDArray[np.generic], message: str) -> None:
     Image.fromarray(array).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=message):
         read_mask(tmp_path / "m.png")
+
+
+# --- masks as tools write them
+
+
+def disc(size: int = 64) -> NDArray[np.uint8]:
+    """uint8 [size, size]: 255 in a disc, greys along its edge."""
+    large = np.zeros((8 * size, 8 * size), np.uint8)
+    cv2.circle(large, (4 * size, 4 * size), 2 * size, (255,), -1)
+    return np.asarray(cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def test_soft_edges_are_halved_and_said(tmp_path: Path) -> None:
+    soft = disc()
+    write_png(tmp_path / "m.png", soft)
+    with pytest.warns(NtreWarning, match=r"m\.png: \d+\.\d% of its pixels are grey"):
+        assert np.array_equal(read_mask(tmp_path / "m.png"), soft >= 128)
+
+
+def test_a_jpeg_of_a_mask_is_its_mask(tmp_path: Path) -> None:
+    hard = (disc(128) >= 128).astype(np.uint8)
+    for name, picture in (("grey.jpg", hard * 255), ("rgb.jpg", np.repeat(hard[..., None] * 255, 3, axis=2))):
+        Image.fromarray(picture).save(tmp_path / name, quality=90)
+        with pytest.warns(NtreWarning, match="grey"):
+            assert (read_mask(tmp_path / name) != hard).mean() < 0.001
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_photo_that_is_cut_out_is_its_own_mask(tmp_path: Path, mode: str) -> None:
+    alpha = disc()
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    if mode == "P":
+        # a palette has one transparent colour and no soft edges
+        indices = Image.fromarray(np.where(alpha >= 128, 5, 9).astype(np.uint8))
+        indices.putpalette([k % 256 for k in range(768)])
+        indices.save(tmp_path / "cut.png", transparency=9)
+    else:
+        photo = photo.convert(mode)
+        photo.putalpha(Image.fromarray(alpha))
+        photo.save(tmp_path / "cut.png")
+    with pytest.warns(NtreWarning, match=r"cut\.png: what is not transparent is the target"):
+        assert np.array_equal(read_mask(tmp_path / "cut.png"), alpha >= 128)
+
+
+def test_transparency_that_hides_nothing_is_no_mask(tmp_path: Path) -> None:
+    values = np.array([[0, 255]], np.uint8)
+    for alpha in (255, 0):
+        picture = Image.merge("LA", [Image.fromarray(values), Image.fromarray(np.full_like(values, alpha))])
+        picture.save(tmp_path / "la.png")
+        assert read_mask(tmp_path / "la.png").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("palette", "values", "choose", "expected"),
+    [
+        (True, [0, 15, 255], None, [0, 1, 255]),
+        (True, [0, 15, 7, 255], 7, [0, 0, 1, 255]),
+        (True, [0, 15, 7, 255], ANY, [0, 1, 1, 255]),
+        (False, [0, 38], None, [0, 1]),
+        (False, [0, 38, 75], 75, [0, 0, 1]),
+        (False, [0, 38, 75], ANY, [0, 1, 1]),
+        (False, [0, 255], 255, [0, 1]),
+        (False, [0, 1, 2], 1, [0, 1, 0]),
+    ],
+)
+def test_the_value_of_a_class_mask_is_chosen_or_the_only_one(
+    tmp_path: Path, palette: bool, values: list[int], choose: int | None, expected: list[int]
+) -> None:
+    picture = Image.fromarray(np.array([values], np.uint8))
+    if palette:
+        picture.putpalette([k % 256 for k in range(7, 775)])
+    picture.save(tmp_path / "m.png")
+    with nullcontext() if choose is not None else pytest.warns(NtreWarning, match="its one value beside 0"):
+        assert read_mask(tmp_path / "m.png", choose).tolist() == [expected]
+
+
+def test_instances_of_16_bits_are_chosen(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 300, 1001]], np.uint16)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", 1001).tolist() == [[0, 0, 1]]
+    with pytest.raises(InputError, match=r"has no pixel of the value 7; it holds \[0, 300, 1001\]"):
+        read_mask(tmp_path / "m.png", 7)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 1), (0, 4), (4, 0)])

@@ -6,7 +6,7 @@ stream, `engine.py` what the runtime sees.
 
 import warnings
 
-from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.errors import EngineError, InputError, NtreWarning
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.options import EngineOptions
@@ -57,6 +57,7 @@ def open_plans(bundle: Bundle, precision: str, options: EngineOptions, *, engine
                 warnings.warn(
                     f"{entry.name} was built on {built_on} and this is {device.name}: it runs, with the other's choice "
                     f"of kernels; {command} makes this one's.",
+                    NtreWarning,
                     stacklevel=2,
                 )
             contents[role] = bundle.read(entry)
