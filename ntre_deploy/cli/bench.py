@@ -167,8 +167,8 @@ def run(
     wanted = [parse_engine(text) for text in engines]
     opened = find_bundles(folders, checkpoints)
     notes: list[str] = []
-    told = replace(draw, warn=notes.append)
-    data, drawn = open_ways(told) if (draw.ways or 1) > 1 else open_episodes(told)
+    noting = replace(draw, warn=notes.append)
+    data, drawn = open_ways(noting) if (draw.ways or 1) > 1 else open_episodes(noting)
     if gates.against is not None:
         gates.against.check_episodes(drawn.hash)
     if out is not None:

@@ -29,11 +29,11 @@ def jetpack(root: Path = Path("/")) -> Iterator[Finding]:
     if not on_jetson(root):
         return
     model = _text(root / "proc" / "device-tree" / "model").strip("\0\n ") or "a Jetson"
-    told = _L4T.search(_text(root / "etc" / "nv_tegra_release"))
-    if told is None:
+    match = _L4T.search(_text(root / "etc" / "nv_tegra_release"))
+    if match is None:
         yield Finding("machine", "jetpack", "warning", f"{model}; /etc/nv_tegra_release does not tell the release")
         return
-    release, revision = told.groups()
+    release, revision = match.groups()
     text = f"{model}, L4T {release}.{revision}"
     if release in _JETPACK:
         yield Finding("machine", "jetpack", "ok", f"JetPack {_JETPACK[release]} on {text}")
@@ -109,13 +109,13 @@ def _error(driver: ctypes.CDLL, code: int) -> str:
 
 def _driver_version() -> str:
     # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Thu ..."
-    told = re.search(r"Module[^\n]*?\s(\d+\.[\d.]+)", _text(Path("/proc/driver/nvidia/version")))
-    return told.group(1) if told else ""
+    match = re.search(r"Module[^\n]*?\s(\d+\.[\d.]+)", _text(Path("/proc/driver/nvidia/version")))
+    return match.group(1) if match else ""
 
 
 def _toolkit() -> str:
-    told = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', _text(Path("/usr/local/cuda/version.json")))
-    return f", toolkit {told.group(1)} in /usr/local/cuda" if told else ""
+    match = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', _text(Path("/usr/local/cuda/version.json")))
+    return f", toolkit {match.group(1)} in /usr/local/cuda" if match else ""
 
 
 def _on_the_bus() -> str:

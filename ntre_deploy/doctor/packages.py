@@ -123,10 +123,10 @@ def _torch(found: str, gpu: bool) -> Finding:
     spec = importlib.util.find_spec("torch")
     place = Path(spec.origin).with_name("version.py") if spec is not None and spec.origin else Path()
     try:
-        told = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", place.read_text(), re.MULTILINE)
+        match = re.search(r"^cuda\b[^=\n]*=\s*(.+)$", place.read_text(), re.MULTILINE)
     except OSError:
         return Finding("packages", "torch", "ok", found)
-    cuda = told.group(1).strip("'\" ") if told else "None"
+    cuda = match.group(1).strip("'\" ") if match else "None"
     if cuda != "None":
         return Finding("packages", "torch", "ok", f"{found}, for CUDA {cuda}")
     if not gpu:

@@ -103,7 +103,7 @@ class _Node:
     def __init__(self, data: memoryview) -> None:
         self.name = self.operator = b""
         self.inputs: list[bytes] = []
-        self.told = 0
+        self.declared = 0
         for number, value in _fields(data):
             if number == 1:
                 self.inputs.append(_text(value))
@@ -114,7 +114,7 @@ class _Node:
             elif number == 5 and isinstance(value, memoryview):
                 attribute = dict(_fields(value))
                 if _text(attribute.get(1)) == b"output_dtype":
-                    self.told = int(attribute.get(3, 0))
+                    self.declared = int(attribute.get(3, 0))
 
     def zero_type(self, kinds: dict[bytes, int]) -> int:
         """Type of the zero point of a (de)quantising node, 0 for others and where it is not known."""
@@ -123,7 +123,7 @@ class _Node:
         if len(self.inputs) > 2 and self.inputs[2]:
             return kinds.get(self.inputs[2], 0)
         # without a zero point, the standard says uint8
-        return kinds.get(self.inputs[0], 0) if self.operator == b"DequantizeLinear" else self.told or _UINT8
+        return kinds.get(self.inputs[0], 0) if self.operator == b"DequantizeLinear" else self.declared or _UINT8
 
 
 def _text(value: object) -> bytes:

@@ -98,16 +98,16 @@ def view(array: Any, what: str, stream: int, dtype: "np.dtype[Any]" = _FLOAT, de
         if array.dtype != dtype:
             raise InputError(f"{what} on the device is of type {array.dtype}; {dtype} is expected.")
         return array
-    told = _interface(array)
+    interface = _interface(array)
     # before version 3, PyTorch's to this day, the interface does not say what work has to be waited for; DLPack does
-    if told is None or (told.get("version", 0) < 3 and hasattr(array, "__dlpack__")):
+    if interface is None or (interface.get("version", 0) < 3 and hasattr(array, "__dlpack__")):
         return _import(array, what, stream, dtype, device)
-    shape = tuple(int(n) for n in told["shape"])
-    if told["typestr"] != dtype.str:
-        raise InputError(f"{what} on the device is of type {told['typestr']}; {dtype} is expected.")
-    strides = told.get("strides")
+    shape = tuple(int(n) for n in interface["shape"])
+    if interface["typestr"] != dtype.str:
+        raise InputError(f"{what} on the device is of type {interface['typestr']}; {dtype} is expected.")
+    strides = interface.get("strides")
     _check_strides(what, shape, None if strides is None else tuple(s // dtype.itemsize for s in strides))
-    return DeviceArray(int(told["data"][0]), shape, array, int(told.get("stream") or 0), dtype, device)
+    return DeviceArray(int(interface["data"][0]), shape, array, int(interface.get("stream") or 0), dtype, device)
 
 
 def _interface(array: object) -> dict[str, Any] | None:

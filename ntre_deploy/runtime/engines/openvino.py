@@ -206,12 +206,12 @@ def execution_types(compiled: Any) -> dict[str, dict[str, int]]:
     """Kind of layer -> execution type, such as `brgconv_avx512_bf16` -> number of layers, from the runtime graph."""
     kinds: dict[str, Counter[str]] = {}
     for node in compiled.get_runtime_model().get_ops():
-        told = node.get_rt_info()
-        if "layerType" not in told or "primitiveType" not in told:
+        info = node.get_rt_info()
+        if "layerType" not in info or "primitiveType" not in info:
             continue
         # the plugin ends the type of a kernel with the precision of its inputs, of which it knows several spellings
-        kernel = f"{told['primitiveType'].astype(str).rsplit('_', 1)[0]}_{told['runtimePrecision'].astype(str)}"
-        kinds.setdefault(told["layerType"].astype(str), Counter())[kernel] += 1
+        kernel = f"{info['primitiveType'].astype(str).rsplit('_', 1)[0]}_{info['runtimePrecision'].astype(str)}"
+        kinds.setdefault(info["layerType"].astype(str), Counter())[kernel] += 1
     return {kind: dict(counts) for kind, counts in sorted(kinds.items())}
 
 
@@ -242,5 +242,5 @@ def cache_folder(folder: Path, version: str) -> Path:
 def _first_line(error: Exception) -> str:
     # OpenVINO leads with the places in its own sources; what went wrong comes last
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return " ".join(told)[:300] or type(error).__name__
+    kept = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return " ".join(kept)[:300] or type(error).__name__
