@@ -1,4 +1,8 @@
-"""Queries of several clones at once, every mask compared with the one that a single thread gave before."""
+"""Queries of several clones at once, every mask compared with the one that a single thread gave before.
+
+Equal means equal in every byte.  The single thread asks the same engine in the same precision and number of threads;
+nothing is said of other engines, precisions or numbers of threads, which round differently.
+"""
 
 import itertools
 import queue
@@ -13,8 +17,8 @@ from material import Material, Pixels, digest
 from numpy.typing import NDArray
 from usage import WARM_UP, Sample, Watch
 
-# wrong masks that are looked at closer; a broken engine would fill the memory with them
-_KEPT = 10
+# wrong masks that are told of; a broken engine would fill the memory with them
+KEPT = 10
 # pairs that all clones begin with
 _HEAVY = 8
 # seconds between two looks for Ctrl-C
@@ -119,7 +123,7 @@ def ask(
             advance()
             if answer.mask is not None:
                 found.wrong += 1
-                if len(wrong) < _KEPT:
+                if len(wrong) < KEPT:
                     wrong.append(answer)
         found.seconds = time.perf_counter() - began
         watch.look(found.completed)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from material import Material, digest
-from queries import Asked
+from queries import KEPT, Asked
 from usage import Watch
 
 
@@ -34,7 +34,8 @@ def reload(
         del segmenter
         if digest(labels) != expected[pair]:
             found.wrong += 1
-            found.examples.append({"reload": found.completed, "pair": pair})
+            if len(found.examples) < KEPT:
+                found.examples.append({"reload": found.completed, "pair": pair})
         found.completed += 1
         watch.count(found.completed)
         advance()

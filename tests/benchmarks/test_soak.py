@@ -102,7 +102,7 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_writes_what_was_found(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "queries.json"
     words = [sys.executable, str(SCRIPTS), "reloads", str(exported), *SMALL, "--out", str(out)]
-    # the first line of this start-up file tells when the work has begun
+    # Python reads this file when it starts; with it the third load, which is the work's second, is told
     (tmp_path / "sitecustomize.py").write_text(
         "from ntre_deploy.runtime.segmenter import Segmenter\n"
         "opened, kept = [], Segmenter.load.__func__\n"
@@ -122,7 +122,7 @@ def test_ctrl_c_writes_what_was_found(exported: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors == "interrupted\n"
     found = json.loads(out.read_text())
-    assert 2 <= found["completed"] < found["count"]
+    assert 1 <= found["completed"] < found["count"]
     assert not found["passed"]
     assert [p.name for p in tmp_path.glob(".*partial*")] == []
 
