@@ -60,18 +60,25 @@ def options(parser: argparse.ArgumentParser, count: int, rounds: int) -> None:
 
 
 def write(path: Path, setting: Setting, found: dict[str, Any]) -> None:
-    """Write a result with what it depends on."""
-    model = setting.bundle.manifest.model
+    """Write a result of this folder with what it depends on."""
+    write_result(path, "benchmarks/cpu", setting.bundle, setting.seed, setting.before, found)
+
+
+def write_result(
+    path: Path, folder: str, bundle: Bundle, seed: int, before: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """Write what the benchmark in `folder` found, with what it depends on; `before` is the machine's `environment`."""
+    model = bundle.manifest.model
     report = {
-        "command": shlex.join(["python", "benchmarks/cpu", *_portable(sys.argv[1:])]),
-        "seed": setting.seed,
+        "command": shlex.join(["python", folder, *_portable(sys.argv[1:])]),
+        "seed": seed,
         "model": {
             "backbone": model.config["backbone"],
-            "input_size": setting.bundle.manifest.input.size,
+            "input_size": bundle.manifest.input.size,
             "checkpoint_sha256": model.checkpoint_sha256,
             "head": model.origin.get("head", "trained"),
         },
-        "environment": setting.before,
+        "environment": before,
         **found,
     }
     with atomic_file(path) as temporary:

@@ -74,12 +74,12 @@ def footprint(order: Order) -> Footprint | str:
 def _work(order: Order) -> Footprint:
     import numpy as np
 
-    from ntre_deploy.bench.machine import device_bytes
+    from ntre_deploy.bench.machine import device_bytes, process_bytes
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.labels import label_map
     from ntre_deploy.runtime.letterbox import prepare_image
 
-    base, device = _memory("VmRSS"), device_bytes()
+    base, device = process_bytes("VmRSS"), device_bytes()
     began = time.perf_counter()
     bundle = Bundle.open(order.bundle)
     size = bundle.manifest.input.size
@@ -105,7 +105,7 @@ def _work(order: Order) -> Footprint:
         load_ms=1e3 * (loaded - began),
         support_ms=1e3 * (encoded - ready),
         first_query_ms=1e3 * first,
-        peak_bytes=_memory("VmHWM"),
+        peak_bytes=process_bytes("VmHWM"),
         base_bytes=base,
         device_bytes=None if device is None or after is None else max(0, after - device),
     )
@@ -125,19 +125,6 @@ def _open(bundle: Any, order: Order) -> Any:
         return open_on_device(bundle, order.engine, order.precision, order.threads)
     engine = open_engine(bundle, order.engine, order.precision, order.threads).engine
     return Cached(Segmenter(engine, bundle.manifest.input, bundle.manifest.model), order.engine, order.precision)
-
-
-def _memory(name: str) -> int | None:
-    """`VmRSS` or `VmHWM` of this process in bytes.
-
-    `getrusage` would not do: what it calls the maximum includes the process that started this one.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return int(found[0]) << 10 if found else None
 
 
 if __name__ == "__main__":

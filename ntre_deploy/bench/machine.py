@@ -132,6 +132,16 @@ def _gpu_slowdowns() -> set[str]:
     return {name for row in rows for name, state in zip(_SLOWDOWNS, row, strict=False) if state.strip() == "Active"}
 
 
+def process_bytes(name: str) -> int | None:
+    """Resident memory of this process in bytes: `VmRSS` (now) or `VmHWM` (most so far); None where nobody tells.
+
+    `getrusage` would not do: what it calls the maximum includes the process that started this one.
+    """
+    lines = (_text("/proc/self/status") or "").splitlines()
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) << 10 if found else None
+
+
 def device_bytes() -> int | None:
     """Memory in use on all NVIDIA GPUs, by whomever; None without one."""
     rows = _smi("memory.used", "nounits")
