@@ -25,7 +25,7 @@ from usage import judge, mib
 
 from ntre_deploy.bench.machine import environment
 from ntre_deploy.cli.console import counting, note, steps
-from ntre_deploy.data.dataset import open_dataset
+from ntre_deploy.data.registry import open_dataset
 from ntre_deploy.errors import GateError, NtreError
 from ntre_deploy.files import check_folder
 from ntre_deploy.interrupts import held_interrupts

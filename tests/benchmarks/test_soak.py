@@ -216,7 +216,7 @@ def test_pairs_are_different_and_of_one_to_four_classes() -> None:
 def test_photos_and_memories_follow_the_seed(exported: Path) -> None:
     from material import SHOTS, draw_photos, encode_memories
 
-    from ntre_deploy.data.dataset import open_dataset
+    from ntre_deploy.data.registry import open_dataset
 
     scenes = open_dataset("procedural")
     photos, again, other = (draw_photos(scenes, 5, (20, 40), seed) for seed in (1, 1, 2))
