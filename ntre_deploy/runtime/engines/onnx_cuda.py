@@ -12,7 +12,14 @@ from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda.arrays import is_device_array, view
-from ntre_deploy.runtime.engines.onnx import CUDA, cuda_unavailable, failed, input_types, make_session, read_graphs
+from ntre_deploy.runtime.engines.onnx import (
+    CUDA,
+    cuda_unavailable,
+    failed,
+    input_types,
+    make_session,
+    read_graphs,
+)
 from ntre_deploy.runtime.engines.options import EngineOptions
 from ntre_deploy.runtime.stacked import StackedSupports
 
@@ -33,12 +40,23 @@ def unavailable() -> str | None:
     return cuda_unavailable()
 
 
+def lacks(precision: str) -> str | None:
+    """Why a bundle's files in a precision are not run here, or None."""
+    if precision in ("bf16", "fp8"):
+        return (
+            f"the {precision} files are what TensorRT plans are built from, and were never tried on ONNX Runtime's CUDA"
+        )
+    return None
+
+
 def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxCudaEngine":
     """The bundle's graphs on the first GPU.
 
     Raises:
-        EngineError: ONNX Runtime fell back to another provider.
+        EngineError: ONNX Runtime does not run that precision, or fell back to another provider.
     """
+    if reason := lacks(precision):
+        raise EngineError(f"{NAME} does not run {precision}: {reason}.")
     contents = read_graphs(bundle, precision)
     return OnnxCudaEngine(precision, contents["support"], contents["query"], options.threads)
 
