@@ -27,7 +27,10 @@ Float = NDArray[np.float32]
 
 
 def fp8_quantiser() -> Quantiser:
-    """A quantiser for `search`, which finds the ranges of a file once and not for each attempt."""
+    """A quantiser for `search`, which finds the ranges of a file once and not for each attempt.
+
+    Its inputs are those of `calibration_inputs`: image [1, 3, H, W], and mask [1, 1, H, W] or stacked supports.
+    """
     found: dict[bytes, dict[str, float]] = {}
 
     def run(content: bytes, inputs: Inputs, keep: Collection[str]) -> bytes:
