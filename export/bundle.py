@@ -16,9 +16,12 @@ from safetensors.numpy import save_file
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import EngineError, GateError, InputError, NtreError, one_of
+from ntre_deploy.export.fp8 import fp8_quantiser
 from ntre_deploy.export.graphs import QueryBase, SupportBase, query_graph, support_graph
+from ntre_deploy.export.imitation import imitated
 from ntre_deploy.export.onnx import (
     DEFAULT_OPSET,
+    LEAST_OPSETS,
     check_onnx,
     check_opset,
     found_precision,
@@ -27,7 +30,7 @@ from ntre_deploy.export.onnx import (
     write_onnx,
 )
 from ntre_deploy.export.openvino import READS, check_available, describe
-from ntre_deploy.export.quantise import Contents, build_int8, draw_calibration
+from ntre_deploy.export.quantise import Contents, build_int8, build_quantised, draw_calibration
 from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
 from ntre_deploy.export.torch_engines import FullNetwork
 from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
@@ -51,13 +54,14 @@ from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manif
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
-# what can be exported for each engine; int8 files come from the fp32 ones
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# what can be exported for each engine; int8 files come from the fp32 ones, fp8 files from the fp16 ones
 ENGINE_PRECISIONS = {
-    "onnx": (*PRECISIONS, "int8"),
+    "onnx": (*PRECISIONS, "int8", "fp8"),
     "openvino": tuple(READS),
     **dict.fromkeys(PLANS, tensorrt.PRECISIONS),
 }
+_QUANTISED = ("int8", "fp8")
 _SEED = 2022
 # of the largest margin of a self-test without inner decisions: what 16 bits do not move across a tie
 _FAR = 0.15
@@ -65,8 +69,8 @@ _FAR = 0.15
 _LEAST_TARGET = 0.02
 
 Pixels = NDArray[np.uint8]
-# engine -> compute capabilities that it is built for
-Targets = dict[str, tuple[str, ...]]
+# engine and precision -> compute capabilities that it is built for
+Targets = dict[tuple[str, str], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,11 @@ class ExportOptions:
     Attributes:
         precisions: to build for those of `engines` that have them; `ENGINE_PRECISIONS` tells which.
         input_size: side of the square input, 8k + 1; None takes the checkpoint's.
-        opset: of the ONNX files.
+        opset: of the ONNX files; bf16 and fp8 take a later one where they need it.
         verify_on: dataset of the inputs beside the random ones; None takes rendered scenes.
         replace: overwrite a bundle of the same name.
-        engines: of `ENGINE_PRECISIONS`; all of them read ONNX files, and ONNX Runtime verifies those in fp32 and fp16.
-        calibrate_on: photos that set the ranges of int8; None takes rendered scenes.
+        engines: of `ENGINE_PRECISIONS`; all of them read ONNX files, which ONNX Runtime verifies (bf16: `imitation`).
+        calibrate_on: photos that set the ranges of int8 and fp8; None takes rendered scenes.
         tensorrt: how plans for TensorRT and TensorRT for RTX are built.
     """
 
@@ -153,8 +157,8 @@ def export_bundle(
         for segmenter in built.segmenters:
             engine = segmenter.engine
             progress(f"verifying {engine.name} {engine.precision} against PyTorch")
-            # the ranges of int8 are those of photos: noise lies outside, and proves nothing
-            fitting = [case for case in cases if engine.precision != "int8" or case.kind != NOISE]
+            # the ranges of int8 and fp8 are those of photos: noise lies outside, and proves nothing
+            fitting = [case for case in cases if engine.precision not in _QUANTISED or case.kind != NOISE]
             verification.append(verify(segmenter, reference, fitting))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
@@ -189,18 +193,19 @@ def _build(
     """Write the graphs, and open every engine on them that was asked for."""
     built = _Built()
     for precision in _file_precisions(options):
-        details: dict[str, Any] = {"opset": options.opset}
+        details: dict[str, Any] = {"opset": _opset(options, precision)}
         reader = "onnx"
         if precision in PRECISIONS:
             contents, paths = _write(folder, network, precision, options, progress)
         else:
             # with an engine of its own, only that one proves the file
-            reader = "openvino" if "openvino" in options.engines and "onnx" not in options.engines else "onnx"
-            contents, paths, told = _write_int8(folder, network, options, reader, progress)
+            if precision == "int8" and "openvino" in options.engines and "onnx" not in options.engines:
+                reader = "openvino"
+            contents, paths, told = _write_quantised(folder, network, precision, options, reader, progress)
             details |= told
         for role, path in paths.items():
             found = found_precision(path)
-            # int8 may leave one of the two graphs as it was; the engines tell what they make of it
+            # quantisation may leave one of the two graphs as it was; the engines tell what they make of it
             if found != precision and precision in PRECISIONS:
                 raise RuntimeError(f"{path.name} was asked for in {precision} and came out in {found}.")
             built.files.append(_entry(path, role, reader, precision, precision, details))
@@ -213,8 +218,8 @@ def _build(
                 engine = OpenVinoEngine(asked, contents["support"], contents["query"])
                 built.engines.append(describe(engine, {role: path.name for role, path in paths.items()}))
                 engines.append(engine)
-        for name, capabilities in targets.items():
-            if precision in options.precisions and precision in ENGINE_PRECISIONS[name]:
+        for (name, asked), capabilities in targets.items():
+            if asked == precision:
                 request = Request(name, precision, capabilities, network.spec.size, network.entry)
                 plans, plan_engine = write_plans(folder, contents, request, options.tensorrt, progress)
                 built.files += plans
@@ -227,14 +232,21 @@ def _file_precisions(options: ExportOptions) -> list[str]:
     """Precisions of the ONNX files that the engines need, fp32 first: the others are made of it."""
     needed = {READS[p] for p in options.precisions if "openvino" in options.engines and p in READS}
     if "onnx" in options.engines:
-        needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]}
+        # beside OpenVINO, bf16 is what OpenVINO makes of the fp32 files
+        others = {"bf16"} if "openvino" in options.engines else set()
+        needed |= {p for p in options.precisions if p in ENGINE_PRECISIONS["onnx"]} - others
     if set(PLANS) & set(options.engines):
         needed |= {p for p in options.precisions if p in tensorrt.PRECISIONS}
     return [p for p in ENGINE_PRECISIONS["onnx"] if p in needed]
 
 
 def _write(
-    folder: Path, network: _Network, precision: str, options: ExportOptions, progress: Callable[[str], None]
+    folder: Path,
+    network: _Network,
+    precision: str,
+    options: ExportOptions,
+    progress: Callable[[str], None],
+    opset: int | None = None,
 ) -> tuple[Contents, dict[str, Path]]:
     model, spec, entry = network
     signatures = {
@@ -248,41 +260,73 @@ def _write(
     }
     for role, graph in graphs.items():
         progress(f"exporting the {role} graph in {precision}")
-        paths[role] = folder / (f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx")
-        write_onnx(graph, signatures[role], paths[role], options.opset)
+        paths[role] = folder / _file_name(role, precision)
+        write_onnx(graph, signatures[role], paths[role], opset or _opset(options, precision))
     return {role: path.read_bytes() for role, path in paths.items()}, paths
 
 
-def _write_int8(
-    folder: Path, network: _Network, options: ExportOptions, reader: str, progress: Callable[[str], None]
+def _write_quantised(
+    folder: Path,
+    network: _Network,
+    precision: str,
+    options: ExportOptions,
+    reader: str,
+    progress: Callable[[str], None],
 ) -> tuple[Contents, dict[str, Path], dict[str, Any]]:
-    """Quantise the fp32 graphs, which the folder holds already where they were asked for too."""
-    if (folder / "query.onnx").exists():
-        fp32 = {role: (folder / f"{role}.onnx").read_bytes() for role in ("support", "query")}
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            fp32, _ = _write(Path(scratch), network, "fp32", options, progress)
+    """Quantise the fp32 graphs to int8, or the fp16 graphs to fp8."""
+    opset = _opset(options, precision)
+    fp32 = _graphs(folder, network, "fp32", options, options.opset, progress)
+    source = fp32 if precision == "int8" else _graphs(folder, network, "fp16", options, opset, progress)
     # measured on the engine that will run it
-    judge = "openvino" if "openvino" in options.engines else reader
+    judge = "openvino" if precision == "int8" and "openvino" in options.engines else reader
     segmenter = Segmenter(_engine(judge, "fp32", fp32), network.spec, network.entry)
-    contents, told = build_int8(
-        fp32,
-        options.calibrate_on or ProceduralDataset(_SEED + 1),
-        segmenter,
-        lambda precision, support, query: _engine(judge, precision, {"support": support, "query": query}),
-        progress,
-        signed=bool(set(PLANS) & set(options.engines)),
-    )
-    paths = {role: folder / f"{role}.int8.onnx" for role in contents}
+    scenes = options.calibrate_on or ProceduralDataset(_SEED + 1)
+
+    def make(precision: str, support: bytes, query: bytes) -> Engine:
+        return _engine(judge, precision, {"support": support, "query": query})
+
+    if precision == "int8":
+        signed = any(engine in PLANS for engine in options.engines)
+        contents, told = build_int8(source, scenes, segmenter, make, progress, signed=signed)
+    else:
+        contents, told = build_quantised(source, scenes, segmenter, make, fp8_quantiser(), precision, progress)
+    paths = {role: folder / f"{role}.{precision}.onnx" for role in contents}
     for role, path in paths.items():
         path.write_bytes(contents[role])
-        check_onnx(path, options.opset)
+        check_onnx(path, opset)
     return contents, paths, told
+
+
+def _graphs(
+    folder: Path,
+    network: _Network,
+    precision: str,
+    options: ExportOptions,
+    opset: int,
+    progress: Callable[[str], None],
+) -> Contents:
+    """Graphs to quantise, which the folder holds already where they were asked for too and in that opset."""
+    paths = {role: folder / _file_name(role, precision) for role in ("support", "query")}
+    if paths["query"].exists() and opset == options.opset:
+        return {role: path.read_bytes() for role, path in paths.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        return _write(Path(scratch), network, precision, options, progress, opset)[0]
+
+
+def _file_name(role: str, precision: str) -> str:
+    return f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx"
+
+
+def _opset(options: ExportOptions, precision: str) -> int:
+    return max(options.opset, LEAST_OPSETS.get(precision, 0))
 
 
 def _engine(name: str, precision: str, contents: Contents) -> Engine:
     if name == "openvino":
         return OpenVinoEngine(precision, contents["support"], contents["query"])
+    if precision == "bf16":
+        runs = {role: imitated(content) for role, content in contents.items()}
+        return OnnxEngine("onnx-cpu-imitating", precision, runs["support"], runs["query"])
     return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
 
 
@@ -349,12 +393,12 @@ def _check(options: ExportOptions) -> Targets:
         raise EngineError(f"Export verifies what it wrote in ONNX Runtime, but {reason}.")
     if "openvino" in options.engines:
         check_available(tuple(p for p in options.precisions if p in READS))
-    if "int8" in options.precisions:
-        if reason := quantiser_unavailable():
-            raise EngineError(f"int8 cannot be made here: {reason}.")
-        if options.calibrate_on is not None:
-            draw_calibration(options.calibrate_on)
-    return {e: tensorrt.targets(e, options.tensorrt) for e in options.engines if e in PLANS}
+    if "int8" in options.precisions and (reason := quantiser_unavailable()):
+        raise EngineError(f"int8 cannot be made here: {reason}.")
+    if options.calibrate_on is not None and any(p in options.precisions for p in _QUANTISED):
+        draw_calibration(options.calibrate_on)
+    built = [(e, p) for e in options.engines if e in PLANS for p in options.precisions if p in ENGINE_PRECISIONS[e]]
+    return {(engine, precision): tensorrt.targets(engine, precision, options.tensorrt) for engine, precision in built}
 
 
 def _entry(path: Path, role: str, engine: str, asked: str, found: str, details: dict[str, Any]) -> FileEntry:

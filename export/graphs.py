@@ -45,7 +45,7 @@ class QueryBase(nn.Module, ABC):
         Args:
             image: float32, normalised.
             prototypes, keys, chunks: see `ntre_deploy.runtime.stacked.StackedSupports`; the keys are in `dtype`,
-                so that no query has to round them.
+                so that no query has to round them, or in fp16 beside bf16: their product is in their own type.
         """
         f2, f3 = self.backbone.lower(image.to(self.dtype))
         return self.head(image, f2, f3, self.backbone.upper(f3), prototypes, keys, chunks)

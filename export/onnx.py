@@ -23,12 +23,15 @@ from ntre_deploy.runtime.stacked import CHUNK
 # the range that PyTorch's exporter honours; it accepts others and then writes something else
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 18
+# the first opset whose operators take a precision: convolutions bf16, (de)quantisation E4M3
+LEAST_OPSETS = {"bf16": 22, "fp8": 19}
 _NAMES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "fp32",
     onnx.TensorProto.FLOAT16: "fp16",
     onnx.TensorProto.BFLOAT16: "bf16",
     onnx.TensorProto.INT8: "int8",
     onnx.TensorProto.UINT8: "int8",
+    onnx.TensorProto.FLOAT8E4M3FN: "fp8",
 }
 
 
@@ -56,7 +59,12 @@ def support_signature(input_size: int) -> Signature:
 def query_signature(
     input_size: int, prototype_channels: int, key_channels: int, dtype: torch.dtype = torch.float32
 ) -> Signature:
-    """Image [B, 3, H, W], prototypes [N, C], keys [P, L, D] in `dtype`, chunks [N, K, Q] -> logits [B, N, 2, h, w]."""
+    """Image [B, 3, H, W], prototypes [N, C], keys [P, L, D], chunks [N, K, Q] -> logits [B, N, 2, h, w].
+
+    The keys are in `dtype`; those of a bf16 graph in fp16, which NumPy has, and whose cosines have three bits more.
+    """
+    if dtype == torch.bfloat16:
+        dtype = torch.float16
     batch, classes, shots = Dim("batch", min=1), Dim("classes", min=1), Dim("shots", min=1)
     pieces, most = Dim("chunks", min=1), Dim("chunks_of_a_shot", min=1)
     return Signature(
@@ -125,7 +133,7 @@ def check_onnx(path: Path, opset: int) -> None:
 
 
 def found_precision(path: Path) -> str:
-    """Precision of most of the convolution and matrix weights of an ONNX file, such as `fp16`; QDQ files are `int8`."""
+    """Precision of most of the convolution and matrix weights of an ONNX file, such as `fp16`, or `int8` and `fp8`."""
     model = onnx.load(str(path), load_external_data=False)
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     sizes = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}

@@ -1,10 +1,11 @@
-"""int8 by post-training quantisation (NNCF) of the ONNX files: one QDQ file for several engines.
+"""int8 by post-training quantisation (NNCF) of the ONNX files, and the search that fp8 (`fp8.py`) shares.
 
-Convolutions are quantised, weights per channel.  Every matrix product stays in floating point: the similarity product
-and the BG and DO pooling have no fast int8 kernel (they fell to fp32 and to reference kernels), and the rest of them
-are resizes by small constant matrices.  Which groups of convolutions stay too is found by measurement: `search`.
-Activations behind a ReLU are unsigned, with 255 steps, which OpenVINO and ONNX Runtime read.  TensorRT takes signed
-ones only, whose 127 steps cost more pixels, so the search leaves more groups in floating point for it.
+One QDQ file is for several engines.  Convolutions are quantised, weights per channel.  Every matrix product stays in
+floating point: the similarity product and the BG and DO pooling have no fast int8 kernel (they fell to fp32 and to
+reference kernels), and the rest of them are resizes by small constant matrices.  Which groups of convolutions stay too
+is found by measurement: `search`.  Activations behind a ReLU are unsigned, with 255 steps, which OpenVINO and ONNX
+Runtime read.  TensorRT takes signed ones only, whose 127 steps cost more pixels, so the search leaves more groups in
+floating point for it.
 """
 
 import ast
@@ -14,6 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -45,6 +47,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 Contents = dict[str, bytes]
+# ONNX file, its calibration inputs, groups that stay as they are -> QDQ file
+Quantiser = Callable[[bytes, Inputs, Collection[str]], bytes]
 MakeEngine = Callable[[str, bytes, bytes], Engine]
 
 
@@ -55,7 +59,7 @@ class Cost(NamedTuple):
     miou_drop: float  # may be below zero
 
 
-# what int8 may cost on the held-out episodes
+# what int8 and fp8 may cost on the held-out episodes
 ALLOWED = Cost(agreement=0.985, miou_drop=0.005)
 
 
@@ -221,10 +225,14 @@ class Judge:
     Args:
         make: (precision, support, query) -> engine.
         fp32: segmenter of the fp32 graphs.
+        precision: of what is judged.
     """
 
-    def __init__(self, dataset: Dataset, episodes: Sequence[Episode], fp32: Segmenter, make: MakeEngine) -> None:
+    def __init__(
+        self, dataset: Dataset, episodes: Sequence[Episode], fp32: Segmenter, make: MakeEngine, precision: str = "int8"
+    ) -> None:
         self._dataset, self._episodes, self._fp32, self._make = dataset, episodes, fp32, make
+        self._precision = precision
         self._wanted = self._masks(fp32)
         self._miou = self._score(self._wanted).miou
 
@@ -234,7 +242,7 @@ class Judge:
         Raises:
             EngineError: the engine cannot run them.
         """
-        engine = self._make("int8", contents["support"], contents["query"])
+        engine = self._make(self._precision, contents["support"], contents["query"])
         masks = self._masks(Segmenter(engine, self._fp32.spec, self._fp32.model))
         equal = [float((a == b).mean()) for a, b in zip(masks, self._wanted, strict=True)]
         return Cost(float(np.mean(equal)), self._miou - self._score(masks).miou)
@@ -285,7 +293,8 @@ def search(
     progress: Callable[[str], None] = lambda step: None,
     allowed: Cost = ALLOWED,
     *,
-    signed: bool = False,
+    quantiser: Quantiser = quantise,
+    precision: str = "int8",
 ) -> Quantised:
     """Quantise as many groups of convolutions as the allowed cost lets.
 
@@ -293,9 +302,9 @@ def search(
     floating point one after the other, the one that costs most pixels first, until the rest costs little enough.
 
     Args:
-        contents: fp32 ONNX files `support` and `query`; a group of one name is the same part of both.
+        contents: ONNX files `support` and `query` that `quantiser` takes; a group of one name is the same part of both.
         inputs: calibration inputs of each, as `calibration_inputs` gives them.
-        signed: as in `quantise`.
+        precision: that `quantiser` makes.
 
     Raises:
         GateError: nothing is left that could be quantised.
@@ -304,29 +313,33 @@ def search(
     parts = {role: groups(onnx.load_model_from_string(content)) for role, content in contents.items()}
     names = list(dict.fromkeys(name for found in parts.values() for name in found))
 
-    def attempt(keep: Collection[str]) -> tuple[Contents, Cost]:
-        tried = {role: quantise(contents[role], inputs[role], keep, signed=signed) for role in contents}
-        return tried, judge(tried)
+    def attempt(keep: Collection[str]) -> Contents:
+        return {role: quantiser(contents[role], inputs[role], keep) for role in contents}
 
     progress("quantising everything")
-    found, cost = attempt(())
+    found = attempt(())
+    cost = judge(found)
     if _allows(allowed, cost):
         return Quantised(found, cost, (), {})
     alone = {}
     for number, name in enumerate(names, 1):
         progress(f"quantising {name} alone ({number} of {len(names)})")
-        alone[name] = attempt([other for other in names if other != name])[1]
-    order = sorted(names, key=lambda name: alone[name].agreement)
+        found = attempt([other for other in names if other != name])
+        # a group may have nothing for the quantiser
+        if found != contents:
+            alone[name] = judge(found)
+    order = sorted(alone, key=lambda name: alone[name].agreement)
     for number in range(1, len(order)):
         keep = tuple(order[:number])
-        if all(name in keep for name in parts["query"]):
+        found = attempt(keep)
+        if found["query"] == contents["query"]:
             break
         progress(f"quantising without {', '.join(keep)}")
-        found, cost = attempt(keep)
+        cost = judge(found)
         if _allows(allowed, cost):
             return Quantised(found, cost, keep, alone)
     raise GateError(
-        f"int8 costs too much in every group of layers: at best {cost.agreement:.2%} equal pixels "
+        f"{precision} costs too much in every group of layers: at best {cost.agreement:.2%} equal pixels "
         f"({allowed.agreement:.1%} demanded) and {cost.miou_drop:.4f} of mIoU ({allowed.miou_drop} allowed). "
         "No bundle was written; take another precision, or calibrate on photos like those to come."
     )
@@ -345,7 +358,31 @@ def build_int8(
     *,
     signed: bool = False,
 ) -> tuple[Contents, dict[str, Any]]:
-    """The fp32 files of a bundle to QDQ files, `signed` as in `quantise`, and what the manifest tells of it.
+    """The fp32 files of a bundle to int8 QDQ files, `signed` as in `quantise`, and what the manifest tells of it.
+
+    Raises:
+        InputError, GateError, EngineError: as `build_quantised`.
+    """
+    found, told = build_quantised(contents, dataset, fp32, make, partial(quantise, signed=signed), "int8", progress)
+    activations = "int8" if signed else "uint8 where they are not negative"
+    return found, {"quantiser": f"nncf {_nncf().__version__}", "activations": activations, **told}
+
+
+def build_quantised(
+    contents: Contents,
+    dataset: Dataset,
+    fp32: Segmenter,
+    make: MakeEngine,
+    quantiser: Quantiser,
+    precision: str,
+    progress: Callable[[str], None] = lambda step: None,
+) -> tuple[Contents, dict[str, Any]]:
+    """ONNX files to QDQ files as `search` finds them, and what the manifest tells of it.
+
+    Args:
+        contents: by role, in the precision that `quantiser` takes.
+        fp32: segmenter of the fp32 graphs, with which the result is compared.
+        make: as of `Judge`.
 
     Raises:
         InputError: the calibration set is too small or of one class.
@@ -354,14 +391,9 @@ def build_int8(
     drawn = draw_calibration(dataset)
     progress("encoding the calibration photos")
     inputs = calibration_inputs(dataset, drawn.calibrate.episodes, fp32)
-    judge = Judge(dataset, drawn.held_out.episodes, fp32, make)
-    result = search(contents, inputs, judge, progress, signed=signed)
-    told = {
-        "quantiser": f"nncf {_nncf().__version__}",
-        "activations": "int8" if signed else "uint8 where they are not negative",
-        "calibration": drawn.describe(),
-        "judged_on": fp32.engine.name,
-    }
+    judge = Judge(dataset, drawn.held_out.episodes, fp32, make, precision)
+    result = search(contents, inputs, judge, progress, quantiser=quantiser, precision=precision)
+    told = {"calibration": drawn.describe(), "judged_on": fp32.engine.name}
     return result.contents, told | result.describe()
 
 

@@ -38,8 +38,9 @@ TOLERANCES = {
     "fp32": Tolerance(0.999, 0.05, 0.999),
     "fp16": Tolerance(0.98, 0.2, 0.9),
     "bf16": Tolerance(0.97, 0.3, 0.8),
-    # only against what is grossly wrong: `quantise.ALLOWED` judges int8, over more episodes
+    # only against what is grossly wrong: `quantise.ALLOWED` judges int8 and fp8, over more episodes
     "int8": Tolerance(0.9, 1.0, 0.0),
+    "fp8": Tolerance(0.9, 1.0, 0.0),
 }
 
 

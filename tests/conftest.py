@@ -49,6 +49,30 @@ def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def exported_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's bundle in bf16; tests must not change it."""
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "bf16.ntre"
+    export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("bf16",)))
+    return out
+
+
+@pytest.fixture(scope="session")
+def for_fp8(exported: Path) -> dict[str, bytes]:
+    """The tiny model's fp16 files by role, in the opset that fp8 needs: none of its operators has changed with it."""
+    import onnx
+
+    contents = {}
+    for role in ("support", "query"):
+        model = onnx.load_model(exported / f"{role}.fp16.onnx")
+        model.opset_import[0].version = 19
+        onnx.checker.check_model(model, full_check=True)
+        contents[role] = model.SerializeToString()
+    return contents
+
+
+@pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CUDA kernels as a library for the CPU, built once per session; skips where there is no C++ compiler."""
     from ntre_deploy.kernels.sources import SOURCES

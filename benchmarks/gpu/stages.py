@@ -223,7 +223,7 @@ def _plans(stage: Stage) -> list[str]:
     for engine in ENGINES:
         if reasons[engine] is None:
             try:
-                targets(engine, TensorRtOptions())
+                targets(engine, "fp16", TensorRtOptions())
             except NtreError as error:
                 reasons[engine] = str(error)
     stage.tell("engines", reasons)

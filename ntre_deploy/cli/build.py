@@ -27,7 +27,9 @@ from ntre_deploy.errors import one_of
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
     engine: Annotated[str, typer.Option("--engine", help="trt, or trt-rtx.")] = "trt",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8, of the bundle's files.")] = "fp16",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, fp16, bf16, int8 or fp8, of the bundle's files.")
+    ] = "fp16",
     sm: Targets = None,
     max_batch: MaxBatch = 4,
     max_classes: MaxClasses = 10,

@@ -25,10 +25,10 @@ from ntre_deploy.errors import InputError, one_of
 
 # engine -> its precisions; ntre_deploy.export, which knows them too, is imported only when it is needed
 _ENGINES = {
-    "onnx": ("fp32", "fp16", "int8"),
+    "onnx": ("fp32", "fp16", "bf16", "int8", "fp8"),
     "openvino": ("fp32", "bf16", "int8"),
-    "trt": ("fp32", "fp16", "int8"),
-    "trt-rtx": ("fp32", "fp16", "int8"),
+    "trt": ("fp32", "fp16", "bf16", "int8", "fp8"),
+    "trt-rtx": ("fp32", "fp16", "bf16", "int8", "fp8"),
 }
 _PLANS = ("trt", "trt-rtx")
 
@@ -43,7 +43,7 @@ def command(
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", help="fp32, fp16 (onnx, trt), bf16 (openvino), int8; repeatable. (default: fp32)"),
+        typer.Option("--precision", help="fp32, fp16, bf16, int8 or fp8; repeatable. (default: fp32)"),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. (default: the checkpoint's)")] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
@@ -56,7 +56,7 @@ def command(
     calibrate_on: Annotated[
         str | None,
         typer.Option(
-            "--calibrate-on", metavar="SPEC", help="Photos that set int8's ranges. (default: rendered scenes)"
+            "--calibrate-on", metavar="SPEC", help="Photos that set int8's and fp8's ranges. (default: rendered scenes)"
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
@@ -84,8 +84,8 @@ def command(
     precisions = tuple(dict.fromkeys(precision or ["fp32"]))
     for value in precisions:
         one_of(value, dict.fromkeys(p for e in engines for p in _ENGINES[e]), f"Precision of {' and '.join(engines)}")
-    if calibrate_on is not None and "int8" not in precisions:
-        raise InputError("--calibrate-on is for int8; add --precision int8 or leave it out.")
+    if calibrate_on is not None and not {"int8", "fp8"} & set(precisions):
+        raise InputError("--calibrate-on is for int8 and fp8; add --precision int8 or leave it out.")
     out = out or Path(f"{checkpoint.stem}.ntre")
     if out.suffix != ".ntre":
         example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
@@ -129,11 +129,12 @@ def command(
     for file in manifest.files:
         if file.engine in _PLANS:
             tell_plan(file)
-        if file.role == "query" and file.precision_found == "int8":
+        if file.role == "query" and "cost" in file.details:
             cost, kept = file.details["cost"], ", ".join(file.details["kept_in_floating_point"]) or "nothing"
+            judged_on = file.details["calibration"]["held_out"]["dataset"]
             print(
-                f"int8: {cost['agreement']:.2%} equal pixels, {-cost['miou_drop']:+.4f} mIoU on held-out episodes of "
-                f"{file.details['calibration']['held_out']['dataset']}; kept in floating point: {kept}"
+                f"{file.precision_found}: {cost['agreement']:.2%} equal pixels, {-cost['miou_drop']:+.4f} mIoU on "
+                f"held-out episodes of {judged_on}; kept in floating point: {kept}"
             )
     size_mb = sum(entry.size for entry in manifest.files) / 1e6
     if manifest.model.origin.get("head") == "untrained":

@@ -8,7 +8,13 @@ from ntre_deploy.doctor.findings import Finding
 from ntre_deploy.doctor.probe import Step
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
-from ntre_deploy.runtime.engines import ENGINE_NAMES, engine_best, engine_precisions, engine_unavailable
+from ntre_deploy.runtime.engines import (
+    ENGINE_NAMES,
+    engine_best,
+    engine_precisions,
+    engine_unavailable,
+    precision_unavailable,
+)
 from ntre_deploy.runtime.engines.tensorrt import ENGINES, rebuild_command
 from ntre_deploy.runtime.segmenter import Segmenter
 
@@ -44,7 +50,11 @@ def _files(folder: Path, opened: list[Bundle]) -> Iterator[Finding]:
 
 
 def _runs(bundle: Bundle, name: str, precision: str, subject: str) -> Iterator[Finding]:
-    if reason := engine_unavailable(name):
+    reason = engine_unavailable(name)
+    if reason is None and name.startswith("onnx"):
+        # files that are there for other engines; what a processor lacks is told below
+        reason = precision_unavailable(name, precision)
+    if reason:
         yield Finding("bundle", subject, "absent", reason)
         return
     try:

@@ -57,7 +57,7 @@ def add_plans(
             f"{folder} holds ONNX files in {held}, and {precision} was asked for; take one of them, or export "
             f"the checkpoint again with --engine onnx --precision {precision}."
         )
-    wanted = targets(engine, options)
+    wanted = targets(engine, precision, options)
     contents = read_graphs(bundle, precision)
     manifest = bundle.manifest
     request = Request(engine, precision, wanted, manifest.input.size, manifest.model)

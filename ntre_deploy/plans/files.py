@@ -15,6 +15,7 @@ from ntre_deploy.plans.turing import CAPABILITY, without_fp32_products
 from ntre_deploy.runtime import cuda
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine, api
 from ntre_deploy.runtime.engines.tensorrt.environment import differences, system
+from ntre_deploy.runtime.engines.tensorrt.layers import UNQUANTISED
 from ntre_deploy.runtime.manifest import FileEntry, ModelEntry
 
 Contents = dict[str, bytes]
@@ -91,8 +92,10 @@ def write_plans(
         }
         source = without_fp32_products(content) if as_sums else content
 
-        # int8 may leave one of the two graphs as it was
-        asked = "fp32" if request.precision == "int8" and b"DequantizeLinear" not in content else request.precision
+        # quantisation may leave one of the two graphs as it was
+        asked = request.precision
+        if b"DequantizeLinear" not in content:
+            asked = UNQUANTISED.get(asked, asked)
 
         def make(
             timings: bytes, source: bytes = source, shapes: Any = shapes, what: str = what, asked: str = asked

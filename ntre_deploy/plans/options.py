@@ -11,7 +11,9 @@ from ntre_deploy.runtime.engines.tensorrt import api
 from ntre_deploy.runtime.engines.tensorrt.environment import HARDWARE_LEVELS
 from ntre_deploy.runtime.stacked import CHUNK, padded
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+# the first compute capability whose tensor cores multiply these: Ampere, and Ada before Hopper and Blackwell
+_LEAST = {"bf16": (8, 0), "fp8": (8, 9)}
 EFFORTS = range(6)
 # for Turing, graphs are rewritten (see `turing.py`), which other GPUs should not have to pay for
 _LEAST_DEFAULT = (8, 0)
@@ -81,11 +83,11 @@ class TensorRtOptions:
         }
 
 
-def targets(engine: str, options: TensorRtOptions) -> tuple[str, ...]:
+def targets(engine: str, precision: str, options: TensorRtOptions) -> tuple[str, ...]:
     """Compute capabilities that an engine is going to be built for.
 
     Raises:
-        InputError: one that is unknown, or an option that the engine does not have.
+        InputError: one that is unknown or lacks the precision, or an option that the engine does not have.
         EngineError: the library is missing, or TensorRT has no GPU to build on.
     """
     asked = tuple(dict.fromkeys(options.compute_capabilities))
@@ -98,9 +100,11 @@ def targets(engine: str, options: TensorRtOptions) -> tuple[str, ...]:
         known = library.compute_capabilities()
         for value in asked:
             one_of(value, known, f"Compute capability of {library.title} {library.version}")
-        return (
-            asked or _found(known) or tuple(c for c in known if (cuda.capability_pair(c) or (0, 0)) >= _LEAST_DEFAULT)
-        )
+        if named := asked or _found(known):
+            _check_capable(precision, named)
+            return named
+        least = max(_LEAST_DEFAULT, _LEAST.get(precision, _LEAST_DEFAULT))
+        return tuple(c for c in known if _number(c) >= least)
     try:
         here = _here()
     except EngineError as error:
@@ -113,7 +117,23 @@ def targets(engine: str, options: TensorRtOptions) -> tuple[str, ...]:
             f"TensorRT builds for the GPU here, which has compute capability {here}, not for {', '.join(asked)}; "
             "leave --sm out."
         )
+    _check_capable(precision, (here,))
+    if precision == "fp8" and options.hardware == "ampere-plus":
+        raise InputError(
+            "fp8 needs compute capability 8.9, and --hardware ampere-plus is for GPUs from 8.0 on; leave it out, or "
+            "take --precision bf16."
+        )
     return (here,)
+
+
+def _check_capable(precision: str, capabilities: tuple[str, ...]) -> None:
+    least = _LEAST.get(precision, (0, 0))
+    if older := [c for c in capabilities if _number(c) < least]:
+        others = " or ".join(p for p in ("fp16", "bf16") if _number(older[0]) >= _LEAST.get(p, (0, 0)))
+        raise InputError(
+            f"{precision} needs compute capability {least[0]}.{least[1]} or later, and {' and '.join(older)} "
+            f"{'is' if len(older) == 1 else 'are'} older; take --precision {others} there."
+        )
 
 
 def profiles(
@@ -168,3 +188,8 @@ def _found(known: tuple[str, ...]) -> tuple[str, ...]:
             "Name another with --sm, or take --engine trt."
         )
     return (here,)
+
+
+def _number(capability: str) -> tuple[int, int]:
+    # a text that is none is below every other
+    return cuda.capability_pair(capability) or (0, 0)

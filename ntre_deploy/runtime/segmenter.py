@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 
 # what an engine must reach on the self-test to be trusted: the share of equal pixels, and max |a - b| / max |b| of the
 # logits, loose enough for a tied pixel of the DO mask that another processor decides otherwise
-_SELF_TEST = {"fp32": (0.999, 1e-2), "int8": (0.9, 0.5)}
+_SELF_TEST = {"fp32": (0.999, 1e-2), "int8": (0.9, 0.5), "fp8": (0.9, 0.5)}
 _SELF_TEST_16 = (0.98, 0.1)
 
 
@@ -95,7 +95,7 @@ class Segmenter:
             bundle: folder written by `ntre export`.
             engine: `auto` (the best that runs here; `reason` says which and why), `trt`, `trt-rtx`, `openvino`,
                 `onnx`, `onnx-cuda` or `onnx-cpu`.
-            precision: such as `fp32`, `fp16`, `bf16` or `int8`; None takes the engine's best that this machine has.
+            precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`; None takes the engine's best that this machine has.
             threads: CPU threads; None leaves it to the engine.
             hint: `latency`, or `throughput` for several clones at once; for engines that know it (OpenVINO).
             cache: the user's own folder for compiled graphs, for a faster load; for engines that can (OpenVINO,

@@ -59,12 +59,29 @@ def test_neither_torch_nor_onnx_is_needed(
 
 
 @needs_rtx
+@no_gpu
+def test_bf16_plans_are_built_from_bf16_files_for_gpus_that_have_it(
+    exported_bf16: Path, call: Callable[..., Done], refused: Callable[..., str], here: Path
+) -> None:
+    shutil.copytree(exported_bf16, here / "own.ntre")
+    options = ("build", "own.ntre", "--engine", "trt-rtx", "--precision", "bf16", "--no-engine-cache")
+    message = refused(*options, "--sm", "7.5")
+    assert "bf16 needs compute capability 8.0 or later, and 7.5 is older; take --precision fp16 there" in message
+    done = call(*options, "--sm", "8.0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("bf16 (found by the builder); not run here: ") == 2
+    opened = Bundle.open(here / "own.ntre")
+    assert opened.precisions("trt-rtx") == ["bf16"]
+
+
+@needs_rtx
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("own.ntre", *RTX, "--precision", "int8"), ("holds ONNX files in fp32, and int8 was asked for", "export")),
         (("own.ntre", "--engine", "onnx"), ("Engine 'onnx' is unknown", "trt, trt-rtx")),
-        (("own.ntre", *RTX, "--precision", "bf16"), ("Precision 'bf16' is unknown", "fp32, fp16")),
+        (("own.ntre", *RTX, "--precision", "bf16"), ("holds ONNX files in fp32, and bf16 was asked for", "export")),
+        (("own.ntre", *RTX, "--precision", "fp61"), ("Precision 'fp61' is unknown", "fp32, fp16, bf16, int8, fp8")),
         (("none.ntre", *RTX), ("none.ntre does not exist", "ntre export CHECKPOINT")),
         (("own.ntre", *RTX, "--hardware", "ampere-plus"), ("TensorRT for RTX has no hardware-",)),
         (("own.ntre", *RTX, "--engine-cache", "x", "--no-engine-cache"), ("exclude each other",)),

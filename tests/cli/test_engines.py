@@ -132,7 +132,7 @@ def test_a_bundle_that_is_not_there_is_bad_input_for_the_doctor_too(refused: Cal
             ("--engine", "openvino", "--precision", "fp16"),
             ("openvino 'fp16' is unknown", "fp32, bf16, int8"),
         ),
-        (("--precision", "bf16"), ("Precision of onnx 'bf16' is unknown", "fp32, fp16, int8")),
+        (("--precision", "fp61"), ("Precision of onnx 'fp61' is unknown", "fp32, fp16, bf16, int8, fp8")),
         (("--calibrate-on", "procedural"), ("--calibrate-on is for int8", "--precision int8")),
         (("--precision", "int8", "--calibrate-on", "nope"), ("Dataset 'nope' is unknown",)),
     ],

@@ -67,6 +67,29 @@ def test_a_bundle_for_gpus_elsewhere(
 
 @needs_rtx
 @no_gpu
+def test_bf16_plans_come_from_files_that_were_imitated_here(
+    exported_bf16: Path,
+    tiny_checkpoint: Path,
+    call: Callable[..., Done],
+    exports_from: Callable[[Path], None],
+    here: Path,
+) -> None:
+    exports_from(exported_bf16)
+    options = ("--engine", "trt-rtx", "--sm", "8.6", "--no-engine-cache", "--precision", "bf16")
+    done = call("export", tiny_checkpoint, *options, "--out", "a.ntre")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("onnx-cpu-imitating bf16: logits within ")
+    for role in ("support", "query"):
+        assert f"{role}.trt-rtx-bf16.sm_86.plan: bf16 (found by the builder); not run here: " in done.stdout
+    files = json.loads((here / "a.ntre" / "manifest.json").read_text())["files"]
+    assert {(f["engine"], f["precision_found"]) for f in files if f["role"] == "query"} == {
+        ("onnx", "bf16"),
+        ("trt-rtx", "bf16"),
+    }
+
+
+@needs_rtx
+@no_gpu
 def test_its_plans_cannot_run_here_and_nothing_falls_to_the_cpu(
     tiny: SimpleNamespace,
     call: Callable[..., Done],
@@ -94,6 +117,8 @@ def test_its_plans_cannot_run_here_and_nothing_falls_to_the_cpu(
         (("--sm", "sm_86"), ("'sm_86' is unknown",)),
         (("--hardware", "ampere-plus"), ("TensorRT for RTX has no hardware- or version-compatible", "--sm")),
         (("--version-compatible",), ("TensorRT for RTX has no hardware- or version-compatible",)),
+        (("--precision", "fp8", "--sm", "8.6"), ("fp8 needs compute capability 8.9 or later, and 8.6 is older",)),
+        (("--precision", "bf16", "--sm", "7.5"), ("bf16 needs compute capability 8.0 or later, and 7.5 is older",)),
     ],
 )
 def test_what_tensorrt_for_rtx_does_not_have_is_refused_before_any_work(
@@ -111,7 +136,7 @@ def test_what_tensorrt_for_rtx_does_not_have_is_refused_before_any_work(
         (("--workspace", "0"), ("--workspace is 0",)),
         (("--hardware", "ampere"), ("Hardware compatibility 'ampere' is unknown", "Did you mean 'ampere-plus'?")),
         (("--engine-cache", "x", "--no-engine-cache"), ("exclude each other",)),
-        (("--precision", "bf16"), ("Precision of trt-rtx 'bf16' is unknown", "fp32, fp16")),
+        (("--precision", "fp61"), ("Precision of trt-rtx 'fp61' is unknown", "fp32, fp16, bf16, int8, fp8")),
     ],
 )
 def test_options_outside_their_range_are_refused(

@@ -26,6 +26,12 @@ def test_each_precision_runs_its_self_test(exported: Path) -> None:
         assert found[f"bundle on onnx-cpu {precision}"].status == "ok"
 
 
+def test_files_that_only_plans_are_built_from_are_no_problem(exported_bf16: Path) -> None:
+    found = check(exported_bf16)["bundle on onnx-cpu bf16"]
+    assert found.status == "absent"
+    assert "TensorRT plans are built from" in found.text
+
+
 def test_a_self_test_that_fails_is_a_problem(bundle: Path) -> None:
     path = bundle / "selftest.safetensors"
     tensors = load_file(path)

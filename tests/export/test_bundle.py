@@ -9,7 +9,7 @@ import torch
 
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.export import verify as verification
-from ntre_deploy.export.bundle import ExportOptions, export_bundle
+from ntre_deploy.export.bundle import ExportOptions, _file_precisions, export_bundle
 from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
 from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
@@ -31,6 +31,22 @@ def test_the_manifest_tells_what_is_there(exported: Path, tiny_checkpoint: Path)
     assert bundle.precisions("onnx") == ["fp32", "fp16"]
     assert {e.precision_found for e in manifest.files if e.role == "query"} == {"fp32", "fp16"}
     assert {"torch", "onnx", "onnxruntime", "ntre_deploy"} <= manifest.versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("engines", "precisions", "files"),
+    [
+        (("onnx",), ("bf16", "fp32"), ["fp32", "bf16"]),
+        (("onnx", "openvino"), ("fp32", "bf16"), ["fp32"]),  # OpenVINO makes bf16 of the fp32 files
+        (("openvino",), ("bf16",), ["fp32"]),
+        (("openvino", "trt-rtx"), ("bf16",), ["fp32", "bf16"]),
+        (("trt",), ("fp8",), ["fp8"]),
+    ],
+)
+def test_the_files_are_those_that_the_engines_read(
+    engines: tuple[str, ...], precisions: tuple[str, ...], files: list[str]
+) -> None:
+    assert _file_precisions(ExportOptions(precisions, engines=engines)) == files
 
 
 def test_verification_ran_on_random_and_on_real_inputs_with_both_shot_counts(exported: Path) -> None:
@@ -74,7 +90,7 @@ def test_wrong_weights_in_the_exported_graph_are_found(exported: Path, tiny_chec
     ("options", "words"),
     [
         (ExportOptions(precisions=()), "Precisions"),
-        (ExportOptions(precisions=("fp8",)), "fp32, fp16"),
+        (ExportOptions(precisions=("fp61",)), "fp32, fp16"),
         (ExportOptions(opset=17), "18 to 23"),
         (ExportOptions(input_size=64), "57 or 65"),
     ],

@@ -56,7 +56,7 @@ def test_bf16_is_refused_where_it_cannot_be_verified(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (ExportOptions(("bf16",)), r"\['bf16'\] are not of fp32, fp16, int8 \(for onnx\)"),
+        (ExportOptions(("fp61",)), r"\['fp61'\] are not of fp32, fp16, bf16, int8, fp8 \(for onnx\)"),
         (ExportOptions(("fp16",), engines=("openvino",)), r"are not of fp32, bf16, int8 \(for openvino\)"),
         (ExportOptions(("fp16",), engines=("onnx", "openvino")), "openvino has none of the precisions fp16"),
         (ExportOptions(engines=("openvin",)), "Engine 'openvin' is unknown.*Did you mean 'openvino'"),

@@ -129,7 +129,7 @@ def test_a_machine_without_a_gpu_cannot_build_for_tensorrt(
     double("tensorrt", "11.4.0.106")
     monkeypatch.setattr("ntre_deploy.runtime.cuda.open_device", none)
     with pytest.raises(EngineError, match=r"here is none: There is no NVIDIA driver here\. .*--engine trt-rtx"):
-        targets("trt", TensorRtOptions())
+        targets("trt", "fp16", TensorRtOptions())
 
 
 def test_a_parser_that_fails_and_a_build_that_gives_none(double: Callable[[str, str], Any], exported: Path) -> None:

@@ -53,6 +53,15 @@ def python(code: str, *arguments: str, path: str = "") -> subprocess.CompletedPr
 # --- the choice
 
 
+def test_bf16_files_are_for_plans_and_onnx_runtime_says_so(exported_bf16: Path) -> None:
+    bundle = Bundle.open(exported_bf16)
+    assert bundle.precisions("onnx") == ["bf16"]
+    with pytest.raises(EngineError, match=r"onnx-cpu does not run bf16: the bf16 files are what TensorRT plans"):
+        open_engine(bundle, "onnx-cpu", "bf16")
+    with pytest.raises(EngineError, match=r"No engine can run .*onnx-cpu bf16: the bf16 files are what TensorRT plans"):
+        open_engine(bundle)
+
+
 def test_every_engine_has_a_verdict() -> None:
     verdicts = available_engines()
     assert tuple(verdicts) == ENGINE_NAMES

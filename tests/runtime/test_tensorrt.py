@@ -50,6 +50,8 @@ def test_the_inspector_s_json_is_read_in_every_spelling(key: str, value: str) ->
     [
         ([("correlation", "Float")], "fp32"),
         ([("correlation", "Half"), ("correlation", "Int8")], "int8"),
+        ([("correlation", "Half"), ("correlation", "Half"), ("correlation", "FP8")], "fp8"),
+        ([("correlation", "Float"), ("correlation", "BFloat16"), ("correlation", "BFloat16")], "bf16"),
         ([("gemm", "Half"), ("kgen", "Float")], "fp16"),
         ([("kgen", "Half")], "unknown"),
         ([], "unknown"),

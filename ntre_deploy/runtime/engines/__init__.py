@@ -73,7 +73,7 @@ _ENGINES: dict[str, _Kind] = {
         )
         for name in tensorrt.ENGINES
     },
-    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda, gpu=True),
+    "onnx-cuda": _Kind("onnx", ("fp16", "fp32"), onnx_cuda.unavailable, onnx_cuda.open_cuda, onnx_cuda.lacks, gpu=True),
     openvino.NAME: _Kind(
         openvino.NAME,
         ("int8", "bf16", "fp32"),
@@ -83,7 +83,7 @@ _ENGINES: dict[str, _Kind] = {
         int8_unwise,
     ),
     # fp16 runs on the CPU too, but only through casts to fp32
-    "onnx-cpu": _Kind("onnx", ("int8", "fp32", "fp16"), onnx.cpu_unavailable, onnx.open_cpu, unwise=int8_unwise),
+    "onnx-cpu": _Kind("onnx", ("int8", "fp32", "fp16"), onnx.cpu_unavailable, onnx.open_cpu, onnx.lacks, int8_unwise),
 }
 ENGINE_NAMES = tuple(_ENGINES)
 _ALIASES = {"onnx": ("onnx-cuda", "onnx-cpu")}
@@ -107,7 +107,9 @@ def runs_on_gpu(name: str) -> bool:
 def engine_best(name: str) -> str | None:
     """The precision without calibration that an engine runs best on this machine; None where it has none here."""
     kind = _ENGINES[name]
-    return next((p for p in kind.precisions if p != "int8" and not kind.lacks(p) and not kind.unwise(p)), None)
+    return next(
+        (p for p in kind.precisions if p not in ("int8", "fp8") and not kind.lacks(p) and not kind.unwise(p)), None
+    )
 
 
 def engine_precisions(bundle: Bundle, name: str) -> list[str]:

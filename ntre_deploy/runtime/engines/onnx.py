@@ -16,7 +16,7 @@ from ntre_deploy.runtime.stacked import StackedSupports
 
 Float = NDArray[np.float32]
 
-_CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
 
 
@@ -45,10 +45,25 @@ def cuda_unavailable() -> str | None:
     return None
 
 
+def lacks(precision: str) -> str | None:
+    """Why ONNX Runtime does not run a bundle's files in a precision, or None; fp8 runs, dequantised."""
+    if precision == "bf16":
+        return (
+            "the bf16 files are what TensorRT plans are built from, and ONNX Runtime has no bf16 convolution for them"
+        )
+    return None
+
+
 def open_cpu(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxEngine":
-    """The bundle's graphs on the CPU."""
+    """The bundle's graphs on the CPU.
+
+    Raises:
+        EngineError: ONNX Runtime does not run that precision.
+    """
+    if reason := lacks(precision):
+        raise EngineError(f"onnx-cpu does not run {precision}: {reason}.")
     contents = read_graphs(bundle, precision)
-    return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"], _CPU, options.threads)
+    return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"], CPU, options.threads)
 
 
 def read_graphs(bundle: Bundle, precision: str) -> dict[str, bytes]:
@@ -71,12 +86,12 @@ class OnnxEngine:
     """Two sessions over ONNX files given as bytes; `run` of a session may be called from several threads."""
 
     def __init__(
-        self, name: str, precision: str, support: bytes, query: bytes, provider: str = _CPU, threads: int | None = None
+        self, name: str, precision: str, support: bytes, query: bytes, provider: str = CPU, threads: int | None = None
     ) -> None:
         self.name = name
         self.precision = precision
-        self._support = make_session(support, provider, threads)
-        self._query = make_session(query, provider, threads)
+        self._support = make_session(support, provider, threads, precision=precision)
+        self._query = make_session(query, provider, threads, precision=precision)
         self._types = input_types(self._query)
 
     def support(self, image: Float, mask: Float) -> tuple[Float, Float]:
@@ -98,11 +113,19 @@ class OnnxEngine:
         return self
 
 
-def make_session(content: bytes, provider: str, threads: int | None, settings: dict[str, str] | None = None) -> Any:
+def make_session(
+    content: bytes,
+    provider: str,
+    threads: int | None,
+    settings: dict[str, str] | None = None,
+    *,
+    precision: str = "",
+) -> Any:
     """A session on exactly that provider.
 
     Args:
         settings: of the provider.
+        precision: of the file, where ONNX Runtime has to be told something about it.
 
     Raises:
         EngineError: the graph cannot be loaded, or ONNX Runtime took another provider.
@@ -115,6 +138,9 @@ def make_session(content: bytes, provider: str, threads: int | None, settings: d
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
+    if precision == "fp8":
+        # it would turn the biases beside E4M3 into integers, with scales that fp16 does not hold
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if provider == CUDA:
         _preload()
     try:

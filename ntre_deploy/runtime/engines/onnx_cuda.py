@@ -43,13 +43,24 @@ def unavailable() -> str | None:
     return cuda_unavailable()
 
 
+def lacks(precision: str) -> str | None:
+    """Why a bundle's files in a precision are not run here, or None."""
+    if precision in ("bf16", "fp8"):
+        return (
+            f"the {precision} files are what TensorRT plans are built from, and were never tried on ONNX Runtime's CUDA"
+        )
+    return None
+
+
 def open_cuda(bundle: Bundle, precision: str, options: EngineOptions) -> "OnnxCudaEngine":
     """The bundle's graphs on a GPU.
 
     Raises:
-        EngineError: ONNX Runtime fell back to another provider, there is no such GPU, or it is too old for
-            `device_images`.
+        EngineError: ONNX Runtime does not run that precision, or fell back to another provider; there is no such GPU,
+            or it is too old for `device_images`.
     """
+    if reason := lacks(precision):
+        raise EngineError(f"{NAME} does not run {precision}: {reason}.")
     contents = read_graphs(bundle, precision)
     return OnnxCudaEngine(
         precision,

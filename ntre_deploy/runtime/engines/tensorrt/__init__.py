@@ -15,8 +15,8 @@ from ntre_deploy.runtime.engines.tensorrt.api import ENGINES
 from ntre_deploy.runtime.engines.tensorrt.engine import TensorRtEngine
 from ntre_deploy.runtime.engines.tensorrt.environment import differences, rebuild_command
 
-# best first
-PRECISIONS = ("int8", "fp16", "fp32")
+# best first, by what the hardware should do: no order among them was measured on a GPU yet
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32")
 
 
 def unavailable(engine: str) -> str | None:

@@ -17,6 +17,7 @@ from ntre_deploy.runtime.cuda import CudaError, Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray, is_device_array, view
 from ntre_deploy.runtime.engines.tensorrt.api import Library
 from ntre_deploy.runtime.engines.tensorrt.lane import Kept, Lane
+from ntre_deploy.runtime.engines.tensorrt.layers import UNQUANTISED
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.stacked import StackedSupports, lots
@@ -155,8 +156,8 @@ class TensorRtEngine:
                     kept = b"" if folder is None else _read(folder / f"{role}.cache")
                     plans[role] = Plan(library, role, content, trusted_host_code=trusted_host_code, runtime_cache=kept)
                     found = plans[role].precision()
-                    # of the two graphs of an int8 bundle, one may have been left as it was
-                    if found not in (precision, "unknown") and precision != "int8":
+                    # of the two graphs of a quantised bundle, one may have been left as it was
+                    if found not in (precision, "unknown", UNQUANTISED.get(precision)):
                         raise EngineError(
                             f"The {role} engine should run in {precision} and its convolutions run in {found}; "
                             "export it again."

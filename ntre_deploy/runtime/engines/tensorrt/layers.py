@@ -20,6 +20,8 @@ _TYPES = {
     "int8": "int8",
     "fp8": "fp8",
 }
+# what a quantised file has where nothing is quantised
+UNQUANTISED = {"int8": "fp32", "fp8": "fp16"}
 _CONVOLUTION = re.compile(r"conv|correlation", re.IGNORECASE)
 _PRODUCT = re.compile(r"gemm|matmul|matrix", re.IGNORECASE)
 _LINE = re.compile(r"Name: .*?, LayerType: (?P<kind>\w*), Inputs: \[(?P<inputs>.*?)\], Constants: \[")
@@ -49,7 +51,7 @@ def found_precision(counts: Kernels) -> str:
     """Precision of most convolutions (of most matrix products where there are none), or `unknown`.
 
     Some convolutions of an fp16 graph are meant to stay in fp32, so most decide; the counts tell the rest.  Any int8
-    convolution makes it int8: what is not quantised is left so on purpose.
+    or fp8 convolution makes it so: what is not quantised is left so on purpose.
     """
     for pattern in (_CONVOLUTION, _PRODUCT):
         votes: Counter[str] = Counter()
@@ -58,7 +60,7 @@ def found_precision(counts: Kernels) -> str:
                 votes.update(found)
         votes.pop("unknown", None)
         if votes:
-            return "int8" if votes["int8"] else votes.most_common(1)[0][0]
+            return next((kind for kind in UNQUANTISED if votes[kind]), votes.most_common(1)[0][0])
     return "unknown"
 
 
