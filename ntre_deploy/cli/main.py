@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -104,15 +104,22 @@ for _name, _command in COMMANDS.items():
 _ClickException = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Ours in one line, as errors are; those of libraries as Python shows them."""
     if issubclass(category, NtreWarning):
         _report(f"warning: {message}")
     else:
-        _shown_by_python(message, category, *where)
+        _shown_by_python(message, category, filename, lineno, file, line)
 
 
-_shown_by_python: Callable[..., None] = warnings.showwarning
+_shown_by_python = warnings.showwarning
 
 
 def run() -> None:

@@ -65,7 +65,7 @@ def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignore
                 NtreWarning,
                 stacklevel=3,
             )
-            return np.asarray(values >= _HALF, np.uint8)
+            return np.asarray(np.asarray(values, np.int64) >= _HALF, np.uint8)
         else:
             odd = [v for v in objects.tolist() if v not in (1, IGNORE)][:_SHOWN]
             raise InputError(
