@@ -63,18 +63,18 @@ class HeadContract:
         assert own.keys() == theirs.keys()
         assert all(torch.equal(own[name], theirs[name]) for name in own)
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     def test_the_deployed_graphs_equal_the_training_graph(self, model: FewShotNetwork, dtype: torch.dtype) -> None:
         images, supports, masks = inputs(batch=2, classes=3, shots=2)
         support, query = support_graph(model, SIZE, dtype), query_graph(model, SIZE, dtype)
         assert count_batchnorm(support) == count_batchnorm(query) == 0
-        allowed = 1e-4 if dtype == torch.float32 else 3e-2
+        allowed = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}[dtype]
         with torch.inference_mode():
             prototypes, keys = support(supports.flatten(0, 1), masks.flatten(0, 1)[:, None])
             assert prototypes.shape == (6, model.prototype_channels)
             assert keys.shape[1] == model.key_channels
             stacked = stack(prototypes.view(3, 2, -1).mean(1).numpy(), keys.view(3, 2, *keys.shape[1:]).numpy())
-            got = query(images, *as_tensors(stacked, dtype))
+            got = query(images, *as_tensors(stacked, torch.float16 if dtype == torch.bfloat16 else dtype))
             assert got.dtype == prototypes.dtype == keys.dtype == torch.float32
             assert got.shape[3:] == query.feature
             for b in range(2):
