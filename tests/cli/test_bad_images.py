@@ -104,6 +104,7 @@ def test_a_mask_that_does_not_mark_the_target_is_refused(
         mask[:] = 0
     elif wrong == "odd values":
         mask[mask == 1] = 128
+        mask[0, 0] = 64
     elif wrong == "colours":
         mask = np.stack([mask, 1 - mask, mask], -1) * 255
     elif wrong == "one pixel":

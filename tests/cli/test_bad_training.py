@@ -165,7 +165,7 @@ def _without(kind: str, key: str) -> Callable[[dict[str, Any]], Any]:
         (_set("annotations", {}), "annotations are missing"),
         (_set("categories", []), "no categories"),
         (_without("images", "file_name"), "images[1] has no 'file_name'"),
-        (_without("annotations", "segmentation"), "annotations[1] has no 'segmentation'"),
+        (_without("annotations", "category_id"), "annotations[1] has no 'category_id'"),
         (_set("images", 0, "width", "100"), "'width' of images[0] is a str"),
         (_set("images", 0, "width", 10**300), "pixels are allowed"),
         (_set("images", 0, "file_name", "../../secret.jpg"), "leaves the images folder"),

@@ -61,11 +61,7 @@ def test_without_torch_the_commands_that_need_it_say_what_to_install(
     tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], tmp_path: Path
 ) -> None:
     blocked = without("torch")
-    for arguments in (
-        ("export", tiny.checkpoint),
-        ("import-weights", "random:0", "x.safetensors"),
-        ("bench", tiny.bundle, "--out", "report"),
-    ):
+    for arguments in (("export", tiny.checkpoint), ("import-weights", "random:0", "x.safetensors")):
         failed(ntre(*arguments, cwd=tmp_path, blocked=blocked), "torch", "pip install 'ntre_deploy[export]'")
     failed(ntre("export", tiny.checkpoint, cwd=tmp_path, blocked=without("onnx")), "onnx", "'ntre_deploy[export]'")
     assert list(tmp_path.iterdir()) == []

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from ntre_deploy.export.imitation import imitated
 from ntre_deploy.export.onnx import found_precision
-from ntre_deploy.export.torch_engines import TorchEngine
+from ntre_deploy.export.torch_engines import BF16, FP32, TorchEngine
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.onnx import CPU, OnnxEngine, input_types, make_session
@@ -59,7 +58,7 @@ def test_the_files_give_what_pytorch_gives_in_bf16(exported_bf16: Path, tiny_che
     contents = {role: imitated((exported_bf16 / f"{role}.bf16.onnx").read_bytes()) for role in ("support", "query")}
     ours = OnnxEngine("onnx-cpu-imitating", "bf16", contents["support"], contents["query"])
     model = load_checkpoint(tiny_checkpoint).model
-    fp32, bf16 = (TorchEngine(model, 65, dtype) for dtype in (torch.float32, torch.bfloat16))
+    fp32, bf16 = (TorchEngine(model, 65, mode) for mode in (FP32, BF16))
     rng = np.random.default_rng(0)
     image = rng.standard_normal((2, 3, 65, 65), dtype=np.float32)
     mask = (rng.random((2, 1, 65, 65)) < 0.4).astype(np.float32)
