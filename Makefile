@@ -13,9 +13,9 @@ SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') p
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
 
-# a process for each processor, which takes file after file; a second thread in each would only be in the way
+# with JOBS=N, so many processes take file after file; a second thread in each would only be in the way
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadfile
+	$(if $(JOBS),OMP_NUM_THREADS=1 )$(BIN)/pytest $(if $(JOBS),-n $(JOBS) --dist loadfile)
 
 test-torchvision: $(VISION)/.installed
 	$(abspath $(VISION))/bin/pytest -m torchvision

@@ -376,7 +376,8 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
     assert (process.returncode, out) == (130, "")
     saved = step_of(here / "run")
     told = f"interrupted; run holds the state of step {saved}; go on from there with: ntre train {config} --out run"
-    assert err.splitlines()[-1] == told
+    # a worker that was just starting may say behind it that its pipe broke
+    assert told in err.splitlines()
     assert not list((here / "run").glob(".*"))
     process = start("train", config, "--out", "run", cwd=here)
     held_back, line = process.stderr.readline(), process.stderr.readline()
