@@ -177,7 +177,7 @@ class TorchEngine:
     def query(self, image: Float, supports: StackedSupports) -> Float:
         """See `Engine.query`."""
         self._clock.start()
-        pixels, given = torch.from_numpy(image).to(self._device), self.keep(supports)
+        pixels, given = torch.from_numpy(image).to(self._device), self._there(supports)
         self._clock.arrived()
         with torch.inference_mode(), self._mode.chosen():
             logits: Tensor = self._call(pixels, *given)
@@ -187,7 +187,10 @@ class TorchEngine:
         return found
 
     def keep(self, supports: StackedSupports) -> StackedSupports:
-        """Supports as tensors where the graphs lie, once for all queries that use them."""
+        """Supports as tensors on a GPU, once for all queries that use them; on the CPU arrays are read in place."""
+        return supports if self._device.type == "cpu" else self._there(supports)
+
+    def _there(self, supports: StackedSupports) -> StackedSupports:
         if isinstance(supports.keys, Tensor):
             return supports
         there = (tensor.to(self._device) for tensor in as_tensors(supports, self._mode.dtype))
