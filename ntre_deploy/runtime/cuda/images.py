@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.kernels.launch import Kernels
-from ntre_deploy.runtime.cuda import Bytes, Device, let_go
+from ntre_deploy.runtime.cuda import Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
+from ntre_deploy.runtime.cuda.buffers import Buffers
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.letterbox import Letterbox, Pixels
 
@@ -28,8 +29,7 @@ class Images:
     def __init__(self, device: Device, stream: int, owner: object = None) -> None:
         self._device, self._stream, self._owner = device, stream, owner
         self._kernels = Kernels(device, device.compute_capability)
-        self._memory: dict[str, tuple[int, int]] = {}  # address and size
-        self._pinned: dict[str, Bytes] = {}
+        self._buffers = Buffers(device)
 
     def prepare(self, image: Pixels, spec: InputSpec) -> tuple[DeviceArray, Letterbox]:
         """Queue the pre-processing of an image; `prepare_image` within a grey level.
@@ -46,9 +46,9 @@ class Images:
         """
         box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
         shape = (1, 3, spec.size, spec.size)
-        staging = self._staging("image", image.nbytes)
+        staging = self._buffers.staging("image", image.nbytes)
         staging.reshape(image.shape)[...] = image
-        source, target = self._room("image", image.nbytes), self._room("input", 4 * int(np.prod(shape)))
+        source, target = self._buffers.room("image", image.nbytes), self._buffers.room("input", 4 * int(np.prod(shape)))
         self._device.copy_in(source, staging, self._stream)
         self._kernels.prepare(source, 3 * box.width, box, spec, target, half=False, stream=self._stream)
         return DeviceArray(target, shape, self._owner, device=self._device.index), box
@@ -67,8 +67,8 @@ class Images:
         """
         _, classes, _, h, w = logits.shape
         size = box.height * box.width
-        target = self._room("labels", size)
-        labels, values = self._staging("labels", size), self._staging("logits", logits.nbytes)
+        target = self._buffers.room("labels", size)
+        labels, values = self._buffers.staging("labels", size), self._buffers.staging("logits", logits.nbytes)
         self._kernels.label_map(logits.address, (classes, h, w), box, target, half=False, stream=self._stream)
         self._device.copy_out(labels, target, self._stream)
         self._device.copy_out(values, logits.address, self._stream)
@@ -77,24 +77,4 @@ class Images:
 
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
-        let_go(self._device, (address for address, _ in self._memory.values()), self._pinned.values())
-        self._memory.clear()
-        self._pinned.clear()
-
-    def _room(self, name: str, size: int) -> int:
-        address, there = self._memory.get(name, (0, 0))
-        if there < size:
-            if there:
-                del self._memory[name]
-                self._device.free(address)
-            address = self._device.allocate(size)
-            self._memory[name] = (address, size)
-        return address
-
-    def _staging(self, name: str, size: int) -> Bytes:
-        array = self._pinned.get(name)
-        if array is None or array.nbytes < size:
-            if array is not None:
-                self._device.free_pinned(self._pinned.pop(name))
-            array = self._pinned[name] = self._device.allocate_pinned(size)
-        return array[:size]
+        self._buffers.free()

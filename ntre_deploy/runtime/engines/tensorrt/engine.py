@@ -176,7 +176,6 @@ class TensorRtEngine:
         self._shared.enter()
         self._lane: Lane | None = None
         self._images: Images | None = None
-        self._watched = False
         plans = self._shared.plans
         self._at_once = {
             "support": _AtOnce(plans["support"].largest("image", 0), 1),
@@ -199,12 +198,11 @@ class TensorRtEngine:
         """Let `transfer_ms` tell of every query from now on; off unless asked for, as it takes events on the stream."""
         with self._at_work() as (_, lane):
             lane.watch()
-        self._watched = True
 
     @property
     def transfer_ms(self) -> tuple[float, float] | None:
         """Milliseconds that the last `query` spent on the way to the device and back; None if not watched."""
-        if not self._watched or self._lane is None:
+        if self._lane is None or self._lane.transfers is None:
             return None
         there, back = self._lane.transfers
         return there, back
@@ -231,7 +229,7 @@ class TensorRtEngine:
             plan = shared.plans["query"]
 
             def work(most: _AtOnce) -> list[list[Float]]:
-                if self._watched:
+                if lane.transfers is not None:
                     lane.watch()
                 images = _inputs(lane, plan, image=image)["image"]
                 whole = StackedSupports(**_inputs(lane, plan, **supports._asdict()))

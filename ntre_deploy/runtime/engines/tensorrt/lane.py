@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.runtime.cuda import Bytes, CudaError, Device, let_go
+from ntre_deploy.runtime.cuda import Bytes, CudaError, Device
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
+from ntre_deploy.runtime.cuda.buffers import Buffers, Name
 from ntre_deploy.runtime.engines.tensorrt.plan import Plan, Shape
 
 Float = NDArray[np.float32]
@@ -23,9 +24,8 @@ Inputs = Mapping[str, "NDArray[Any] | DeviceArray"]
 _KEPT = 8
 # around the ways to the device and back
 _EVENTS = 4
-# role and name of an input or output; the scratch memory of all contexts has no name
-_Name = tuple[str, str]
-_SCRATCH = ("", "")
+# where all contexts lay their scratch memory; inputs and outputs have role and name
+_SCRATCH = "scratch"
 
 
 @dataclass
@@ -62,13 +62,12 @@ class Lane:
         # why shapes run without a graph, where one was tried
         self.without_graph = ""
         self._ready: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
-        self._memory: dict[_Name, tuple[int, int]] = {}  # address and size
-        self._pinned: dict[_Name, Bytes] = {}
+        self._buffers = Buffers(device, self._outgrown)
         # what was copied last into a buffer, where it stays as it was, and where it lay with how many bytes
-        self._filled: dict[_Name, tuple[weakref.ref[Kept], int, int]] = {}
+        self._filled: dict[Name, tuple[weakref.ref[Kept], int, int]] = {}
         self.stream = device.make_stream()
-        # milliseconds to the device and back of all runs since `watch`, and the events that tell
-        self.transfers = [0.0, 0.0]
+        # milliseconds to the device and back of all runs since `watch`, None before, and the events that tell
+        self.transfers: list[float] | None = None
         self._events: list[int] = []
 
     def watch(self) -> None:
@@ -92,7 +91,7 @@ class Lane:
         ready = self._run(plan, inputs, to_host=True)
         begun = time.perf_counter()
         outputs = [self._staging(plan, n, shape).copy() for n, shape in ready.outputs.items()]
-        if self._events:
+        if self.transfers is not None:
             first, arrived, computed, last = self._events
             self.transfers[0] += self.device.elapsed(first, arrived)
             self.transfers[1] += self.device.elapsed(computed, last) + 1e3 * (time.perf_counter() - begun)
@@ -109,7 +108,7 @@ class Lane:
         """
         ready = self._run(plan, inputs, to_host=False, wait=wait)
         return [
-            DeviceArray(self._memory[plan.role, n][0], shape, dtype=plan.dtypes[n], device=self.device.index)
+            DeviceArray(self._room(plan, n, shape), shape, dtype=plan.dtypes[n], device=self.device.index)
             for n, shape in ready.outputs.items()
         ]
 
@@ -117,16 +116,16 @@ class Lane:
         given = {name: inputs[name] for name in plan.inputs}
         shapes = {name: tuple(array.shape) for name, array in given.items()}
         from_host = [name for name, array in given.items() if not isinstance(array, DeviceArray)]
-        ready = self._get(plan, shapes, from_host, to_host)
+        ready = self._get(plan, shapes)
         begun = time.perf_counter()
         try:
             for name, array in given.items():
                 if isinstance(array, DeviceArray):
-                    self._take(plan.role, name, array)
+                    self._take(plan, name, array)
                 else:
                     self._filled.pop((plan.role, name), None)
                     self._staging(plan, name, shapes[name])[...] = array
-            if self._events and to_host:
+            if self.transfers is not None and to_host:
                 self.transfers[0] += 1e3 * (time.perf_counter() - begun)
             self._execute(plan, ready, {name: shapes[name] for name in from_host}, ready.outputs if to_host else {})
             if wait:
@@ -151,14 +150,13 @@ class Lane:
     def release(self) -> None:
         """Free all buffers, contexts and graphs; the next run makes those that it needs."""
         self._drop_all()
-        let_go(self.device, (address for address, _ in self._memory.values()), self._pinned.values())
-        self._memory.clear()
-        self._pinned.clear()
+        self._buffers.free()
         self._filled.clear()
 
     def close(self) -> None:
         """Free everything; a device that is lost does not keep it from letting go of the rest."""
         self.release()
+        self.transfers = None
         while self._events:
             with suppress(CudaError):
                 self.device.free_event(self._events.pop())
@@ -167,9 +165,9 @@ class Lane:
                 self.device.free_stream(self.stream)
             self.stream = 0
 
-    def _get(self, plan: Plan, shapes: dict[str, Shape], from_host: list[str], to_host: bool) -> _Ready:
-        """What is ready for these shapes, with buffers that hold them."""
-        key = (plan.role, to_host, *shapes.items(), *from_host)
+    def _get(self, plan: Plan, shapes: dict[str, Shape]) -> _Ready:
+        """What is ready for these shapes, with device memory that holds them."""
+        key = (plan.role, *shapes.items())
         ready = self._ready.get(key)
         if ready is not None:
             self._ready.move_to_end(key)
@@ -178,64 +176,48 @@ class Lane:
             self._drop(self._ready.popitem(last=False)[1])
         context, scratch = plan.context(plan.profile(shapes), self.stream, shapes)
         ready = _Ready(context, plan.output_shapes(context))
-        sizes = {n: _size(shape, plan.dtypes[n]) for n, shape in {**shapes, **ready.outputs}.items()}
         try:
-            for name, size in sizes.items():
-                self._room((plan.role, name), size)
-                if name in from_host or (to_host and name in ready.outputs):
-                    self._pin((plan.role, name), size)
-            plan.use_scratch(context, self._room(_SCRATCH, scratch), scratch)
-            plan.bind(context, {name: self._memory[plan.role, name][0] for name in sizes})
+            places = {name: self._room(plan, name, shape) for name, shape in {**shapes, **ready.outputs}.items()}
+            plan.use_scratch(context, self._buffers.room(_SCRATCH, scratch), scratch)
+            plan.bind(context, places)
         except EngineError:
             self._drop(ready)
             raise
         self._ready[key] = ready
         return ready
 
-    def _room(self, name: _Name, size: int) -> int:
-        """Device memory of that size at least; what was made for a smaller one is dropped with it."""
-        address, there = self._memory.get(name, (0, 0))
-        if there < size:
-            # contexts and graphs hold the address
-            self._drop_all()
-            self._filled.pop(name, None)
-            if there:
-                del self._memory[name]
-                self.device.free(address)
-            address = self.device.allocate(size)
-            self._memory[name] = (address, size)
-        return address
+    def _outgrown(self, name: Name) -> None:
+        # contexts and graphs hold its address
+        self._drop_all()
+        self._filled.pop(name, None)
 
-    def _pin(self, name: _Name, size: int) -> None:
-        array = self._pinned.get(name)
-        if array is None or array.nbytes < size:
-            self._drop_all()
-            if array is not None:
-                self.device.free_pinned(self._pinned.pop(name))
-            self._pinned[name] = self.device.allocate_pinned(size)
+    def _room(self, plan: Plan, name: str, shape: Shape) -> int:
+        return self._buffers.room((plan.role, name), _size(shape, plan.dtypes[name]))
+
+    def _pinned(self, plan: Plan, name: str, shape: Shape) -> Bytes:
+        return self._buffers.staging((plan.role, name), _size(shape, plan.dtypes[name]))
 
     def _staging(self, plan: Plan, name: str, shape: Shape) -> NDArray[Any]:
-        dtype = plan.dtypes[name]
-        return self._pinned[plan.role, name][: _size(shape, dtype)].view(dtype).reshape(shape)
+        return self._pinned(plan, name, shape).view(plan.dtypes[name]).reshape(shape)
 
-    def _take(self, role: str, name: str, array: DeviceArray) -> None:
+    def _take(self, plan: Plan, name: str, array: DeviceArray) -> None:
         """Queue the copy of an array of the device into the lane's buffer, unless it is there already."""
         if array.stream:
             self.device.follow(self.stream, array.stream)
-        last, *place = self._filled.get((role, name), (None, 0, 0))
+        buffer = (plan.role, name)
+        last, *place = self._filled.get(buffer, (None, 0, 0))
         kept = array.owner if isinstance(array.owner, Kept) else None
         if kept is not None and last is not None and last() is kept and place == [array.address, array.nbytes]:
             return
-        self._filled.pop((role, name), None)
-        self.device.copy_within(self._memory[role, name][0], array.address, array.nbytes, self.stream)
+        self._filled.pop(buffer, None)
+        self.device.copy_within(self._room(plan, name, array.shape), array.address, array.nbytes, self.stream)
         if kept is not None:
-            self._filled[role, name] = (weakref.ref(kept), array.address, array.nbytes)
+            self._filled[buffer] = (weakref.ref(kept), array.address, array.nbytes)
 
     def _execute(self, plan: Plan, ready: _Ready, from_host: dict[str, Shape], to_host: dict[str, Shape]) -> None:
         self._mark(0)
         for name, shape in from_host.items():
-            size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-            self.device.copy_in(self._memory[place][0], self._pinned[place][:size], self.stream)
+            self.device.copy_in(self._room(plan, name, shape), self._pinned(plan, name, shape), self.stream)
         self._mark(1)
         if ready.graph is None and ready.runs == 1 and self.graphs:
             self._capture(plan, ready)
@@ -245,8 +227,7 @@ class Lane:
             plan.enqueue(ready.context, self.stream)
         self._mark(2)
         for name, shape in to_host.items():
-            size, place = _size(shape, plan.dtypes[name]), (plan.role, name)
-            self.device.copy_out(self._pinned[place][:size], self._memory[place][0], self.stream)
+            self.device.copy_out(self._pinned(plan, name, shape), self._room(plan, name, shape), self.stream)
         self._mark(3)
 
     def _mark(self, number: int) -> None:
