@@ -255,22 +255,25 @@ def _entries(file: Path, records: list[Any]) -> dict[str, _Entry]:
     return entries
 
 
+def _shows_nothing(polygon: Any) -> bool:
+    """Whether this is a polygon of fewer than three points."""
+    return isinstance(polygon, list) and len(polygon) < _TRIANGLE and len(polygon) % 2 == 0
+
+
 def _without_mask(record: dict[str, Any]) -> str | None:
     """Why an annotation shows no pixel; None for one that does, or that is to be refused when it is used."""
     segmentation = record.get("segmentation")
     if segmentation is None:
         return "box only" if record.get("bbox") else "empty"
-    if not isinstance(segmentation, list) or not all(isinstance(p, list) and len(p) % 2 == 0 for p in segmentation):
+    if not isinstance(segmentation, list) or not all(map(_shows_nothing, segmentation)):
         return None
-    if not any(segmentation):
-        return "empty"
-    return "of fewer than three points" if all(len(polygon) < _TRIANGLE for polygon in segmentation) else None
+    return "of fewer than three points" if any(segmentation) else "empty"
 
 
 def _tell_skipped(file: Path, skipped: Counter[str], total: int) -> None:
-    told = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
     warnings.warn(
-        f"{file}: skipped {sum(skipped.values()):,} of {total:,} annotations: {told}", NtreWarning, stacklevel=3
+        f"{file}: skipped {sum(skipped.values()):,} of {total:,} annotations: {reasons}", NtreWarning, stacklevel=3
     )
 
 
@@ -295,8 +298,7 @@ def _group(
             continue
         segmentation = record["segmentation"]
         if isinstance(segmentation, list):
-            # parts of one or two points beside whole ones
-            segmentation = [p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))]
+            segmentation = [part for part in segmentation if not _shows_nothing(part)]
         own = regions[ranks[record["category_id"]]].setdefault(image_id, _Regions())
         (own.crowds if record.get("iscrowd") else own.instances).append(segmentation)
     if records and sum(skipped.values()) == len(records):

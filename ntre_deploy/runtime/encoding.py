@@ -10,7 +10,7 @@ from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image, prepare_mask
-from ntre_deploy.runtime.masks import normalise_mask
+from ntre_deploy.runtime.masks import check_target, normalise_mask
 from ntre_deploy.runtime.support import SupportMemory, compact_keys
 
 Float = NDArray[np.float32]
@@ -72,13 +72,7 @@ def _encode(engine: Engine, spec: InputSpec, shot: Shot, number: int, name: str,
         raise InputError(f"{what} is {type(shot).__name__}; a list of pairs (image, mask) is expected.")
     image = check_image(shot[0], f"{what}: the image")
     mask = normalise_mask(shot[1], f"{what}: the mask")
-    if mask.shape != image.shape[:2]:
-        raise InputError(
-            f"{what}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
-            f"{image.shape[1]} x {image.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
-        )
-    if not (mask == 1).any():
-        raise InputError(f"{what}: the mask is empty; mark the target with 1 or 255.")
+    check_target(mask, image, what)
     pixels, box = prepare_image(image, spec)
     target = prepare_mask(mask, spec)
     prototype, keys = engine.support(pixels[None], target[None, None])

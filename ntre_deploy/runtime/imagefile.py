@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.files import atomic_file
-from ntre_deploy.runtime.masks import chosen
+from ntre_deploy.runtime.masks import HALF, chosen
 
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
@@ -22,8 +22,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow's modes of more than 8 bits
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _MAX_16 = 65_535
-# from here on, a pixel belongs to what is drawn there
-_HALF = 128
 # by which the channels of a grey JPEG may differ
 _NOISE = 12
 # Pillow's decoders raise all of these on damaged files
@@ -142,7 +140,7 @@ def _cut_out(image: Image.Image, path: Path) -> Pixels | None:
     if "A" not in image.getbands() and "transparency" not in image.info:
         return None
     alpha = np.asarray(_decode(image, path, "Mask", "RGBA"))[..., 3]
-    opaque = alpha >= _HALF
+    opaque = alpha >= HALF
     if opaque.all() or not opaque.any():
         return None
     warnings.warn(f"Mask {path}: what is not transparent is the target", NtreWarning, stacklevel=3)

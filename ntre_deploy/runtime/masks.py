@@ -15,7 +15,8 @@ IGNORE = 255
 ANY = -1
 # a black-and-white mask with soft edges: levels that still are black or white, and the share of pixels between them
 _NEARLY, _MOST_SOFT = 16, 0.1
-_HALF = 128
+# from here on, a pixel belongs to what is drawn there
+HALF = 128
 _SHOWN = 4
 
 
@@ -30,13 +31,39 @@ def normalise_mask(values: NDArray[np.generic], what: str) -> Pixels:
         raise InputError(f"{what} has shape {list(values.shape)}; a mask is [H, W].")
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
-    found = np.unique(values)
-    if not np.isin(found, (0, 1, 255)).all():
-        odd = [v.item() for v in found if v not in (0, 1, 255)][:4]
+    there = np.unique(values)
+    if not _is_plain(there):
+        odd = [v.item() for v in there if v not in (0, 1, IGNORE)][:_SHOWN]
         raise InputError(f"{what} holds the values {odd}; only 0, 1 (target) and 255 are allowed.")
-    if 1 not in found:
-        return np.asarray(values == 255, np.uint8)
-    return values.astype(np.uint8)
+    return _plain(values, there)
+
+
+def _is_plain(there: NDArray[np.generic]) -> bool:
+    return bool(np.isin(there, (0, 1, IGNORE)).all())
+
+
+def _plain(values: NDArray[np.generic], there: NDArray[np.generic]) -> Pixels:
+    """A mask of 0, 1 and 255, `there` in it; without a 1, it is black and white."""
+    return values.astype(np.uint8) if 1 in there else np.asarray(values == IGNORE, np.uint8)
+
+
+def check_target(mask: Pixels, image: Pixels, what: str, *, mask_file: str = "", image_file: str = "") -> None:
+    """See that a mask [H, W] is its image's, [H, W, 3], and shows something.
+
+    Args:
+        what: names the support in messages, and the files what was read from some.
+
+    Raises:
+        InputError: it has another size, or no 1.
+    """
+    ours, its = (f" {name}" if name else "" for name in (mask_file, image_file))
+    if mask.shape != image.shape[:2]:
+        raise InputError(
+            f"{what}: the mask{ours} has {mask.shape[1]} x {mask.shape[0]} pixels and its image{its} "
+            f"{image.shape[1]} x {image.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
+        )
+    if not (mask == 1).any():
+        raise InputError(f"{what}: the mask{ours} is empty; mark the target with 1 or 255.")
 
 
 def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignores: bool) -> Pixels:
@@ -54,18 +81,18 @@ def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignore
     there = np.unique(values)
     objects = there[(there != 0) & (there != IGNORE)] if ignores or there.max() > IGNORE else there[there != 0]
     if choose is None:
-        if np.isin(there, (0, 1, IGNORE)).all():
-            return normalise_mask(values, what)
+        if _is_plain(there):
+            return _plain(values, there)
         if len(objects) == 1:
             choose = int(objects[0])
             warnings.warn(f"{what}: its one value beside 0, {choose}, is the target", NtreWarning, stacklevel=3)
         elif there.max() <= IGNORE and (soft := _soft(values)) is not None:
             warnings.warn(
-                f"{what}: {soft:.1%} of its pixels are grey (soft edges, or JPEG); from {_HALF} on they are the target",
+                f"{what}: {soft:.1%} of its pixels are grey (soft edges, or JPEG); from {HALF} on they are the target",
                 NtreWarning,
                 stacklevel=3,
             )
-            return np.asarray(np.asarray(values, np.int64) >= _HALF, np.uint8)
+            return np.asarray(np.asarray(values, np.int64) >= HALF, np.uint8)
         else:
             odd = [v for v in objects.tolist() if v not in (1, IGNORE)][:_SHOWN]
             raise InputError(

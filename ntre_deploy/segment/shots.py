@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.imagefile import Pixels, read_image, read_mask
-from ntre_deploy.runtime.masks import ANY
+from ntre_deploy.runtime.masks import ANY, check_target
 
 
 def mask_file(mask: Path) -> tuple[Path, str | None]:
@@ -36,13 +36,7 @@ def read_shot(name: str, image: Path, mask: Path) -> tuple[Pixels, Pixels]:
         target = _from_json(name, image, file, choice)
     else:
         target = read_mask(file, _value(file, choice))
-    if target.shape != pixels.shape[:2]:
-        raise InputError(
-            f"Support '{name}': the mask {mask} has {target.shape[1]} x {target.shape[0]} pixels and its image {image} "
-            f"{pixels.shape[1]} x {pixels.shape[0]}; they must be equal (EXIF orientation is applied to photos)."
-        )
-    if not (target == 1).any():
-        raise InputError(f"Support '{name}': the mask {mask} is empty; mark the target with 1 or 255.")
+    check_target(target, pixels, f"Support '{name}'", mask_file=str(mask), image_file=str(image))
     return pixels, target
 
 
