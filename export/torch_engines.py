@@ -56,6 +56,7 @@ class Mode(NamedTuple):
 
 FP32, TF32 = Mode("fp32", torch.float32), Mode("tf32", torch.float32, tf32=True)
 FP16, BF16 = Mode("fp16", torch.float16), Mode("bf16", torch.bfloat16)
+MODES = {mode.precision: mode for mode in (FP32, TF32, FP16, BF16)}
 
 
 class PreparedSupport(NamedTuple):
@@ -107,11 +108,11 @@ class FullNetwork:
         """Prepared query [3, H, W] -> logits [1, 2, h, w]."""
         self._clock.start()
         query = self._upload(pixels)
-        self._clock.arrived()
+        self._clock.mark()
         logits = self._forward(query, support).logits
-        self._clock.computed()
+        self._clock.mark()
         found: Float = logits.float().cpu().numpy()
-        self._clock.stop()
+        self._clock.mark()
         return found
 
     def logits(self, image: Pixels, support: PreparedSupport) -> tuple[Float, Letterbox]:
@@ -178,12 +179,12 @@ class TorchEngine:
         """See `Engine.query`."""
         self._clock.start()
         pixels, given = torch.from_numpy(image).to(self._device), self._there(supports)
-        self._clock.arrived()
+        self._clock.mark()
         with torch.inference_mode(), self._mode.chosen():
             logits: Tensor = self._call(pixels, *given)
-        self._clock.computed()
+        self._clock.mark()
         found: Float = logits.cpu().numpy()
-        self._clock.stop()
+        self._clock.mark()
         return found
 
     def keep(self, supports: StackedSupports) -> StackedSupports:
@@ -201,32 +202,32 @@ class TorchEngine:
         return self
 
 
+# when the way to the GPU begins and ends, and the computation and the way back end
+_MARKS = 4
+
+
 class _Clock:
     """Times the ways to a GPU and back; on the CPU there are none, and nothing is waited for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == "cuda"
         self._device = device
         self._times: list[float] = []
-        self.transfers: tuple[float, float] | None = None
 
     def start(self) -> None:
+        """The way to the GPU begins; `mark` it, the computation and the way back as they end."""
         self._times.clear()
-        self._note()
+        self.mark()
 
-    def arrived(self) -> None:
-        self._note()
-
-    def computed(self) -> None:
-        self._note()
-
-    def stop(self) -> None:
-        self._note()
-        if self._gpu:
-            begun, arrived, computed, done = self._times
-            self.transfers = (1e3 * (arrived - begun), 1e3 * (done - computed))
-
-    def _note(self) -> None:
-        if self._gpu:
+    def mark(self) -> None:
+        """Something has ended."""
+        if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             self._times.append(time.perf_counter())
+
+    @property
+    def transfers(self) -> tuple[float, float] | None:
+        """Milliseconds of the ways there and back; None on the CPU, and of what has not ended."""
+        if len(self._times) < _MARKS:
+            return None
+        begun, arrived, computed, done = self._times
+        return 1e3 * (arrived - begun), 1e3 * (done - computed)

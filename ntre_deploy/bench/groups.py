@@ -114,7 +114,7 @@ def open_groups(opened: Opened, threads: int, engines: Sequence[Wanted] = (), *,
                 networks[model] = pytorch.Network(bundle, opened.checkpoints[name], threads)
                 systems = [*map(networks[model].system, pytorch.ON_CPU), *systems]
         places[model].systems += systems
-        places[model].bundles += [_shown(name, opened)] * len(systems)
+        places[model].bundles += [name if len(opened.bundles) > 1 else ""] * len(systems)
         opened.skipped |= skipped
     for model, group in places.items():
         if not compared:
@@ -126,10 +126,6 @@ def open_groups(opened: Opened, threads: int, engines: Sequence[Wanted] = (), *,
     if not compared:
         _without_pytorch(opened)
     return opened
-
-
-def _shown(name: str, opened: Opened) -> str:
-    return name if len(opened.bundles) > 1 else ""
 
 
 def _lead(group: Group) -> None:

@@ -4,9 +4,9 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,12 @@ def _smi(fields: str, *more: str) -> list[str]:
 
 def _tf32() -> dict[str, bool] | None:
     """Whether PyTorch may round float32 products to 10 bits of mantissa on a GPU; None where there is none."""
-    # to import it costs seconds and a device may not have it; a GPU's baselines have done so by now
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    # a device need not have it
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
         return None
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
 

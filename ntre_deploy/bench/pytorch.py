@@ -155,11 +155,11 @@ class Network:
 
     def system(self, variant: Variant) -> System:
         """One variant, ready to run."""
-        from ntre_deploy.export.torch_engines import FullNetwork, TorchEngine
+        from ntre_deploy.export.torch_engines import MODES, FullNetwork, TorchEngine
 
         spec, entry = self._bundle.manifest.input, self._bundle.manifest.model
-        mode, device = _mode(variant.precision), "gpu" if variant.gpu else "cpu"
-        facts = Facts("fp32", self._evidence(variant, mode))
+        mode, device = MODES[variant.precision], "gpu" if variant.gpu else "cpu"
+        facts = Facts(variant.precision, self._evidence(variant, mode))
         if variant.cached:
             place = PLACE if variant.gpu else "cpu"
             engine = TorchEngine(self._model, spec.size, mode, device=place, compiled=variant.compiled)
@@ -188,13 +188,6 @@ class Network:
             return f"parameters are {kinds}; TF32 is {'on' if mode.tf32 else 'off'}"
         how = "the deploy graph is" if variant.cached else "autocast to"
         return f"{how} {mode.dtype}, channels_last"
-
-
-def _mode(precision: str) -> "Mode":
-    from ntre_deploy.export import torch_engines
-
-    modes = (torch_engines.FP32, torch_engines.TF32, torch_engines.FP16, torch_engines.BF16)
-    return next(mode for mode in modes if mode.precision == precision)
 
 
 def build_systems(

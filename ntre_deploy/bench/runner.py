@@ -187,9 +187,17 @@ def run_groups(
         for system, bundle in zip(group.systems, group.bundles, strict=True):
             placed.append(_Placed(system, group.spec, first))
             ways = episodes.ways if isinstance(episodes, WaysSet) else 1
-            result = Result(system.name, system.precision, bundle=bundle, reference=first, ways=ways)
-            result.device, result.baseline = system.device, baselines.get(system.device)
-            results.append(result)
+            results.append(
+                Result(
+                    system.name,
+                    system.precision,
+                    bundle=bundle,
+                    reference=first,
+                    ways=ways,
+                    device=system.device,
+                    baseline=baselines.get(system.device),
+                )
+            )
     worst = _Worst(pictures)
     everything: Sequence[Episode | WaysEpisode] = episodes.episodes
     for number, episode in enumerate(everything):
