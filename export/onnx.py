@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from ntre_deploy.errors import InputError
+from ntre_deploy.export.graph_cache import GraphCache
 from ntre_deploy.export.graphs import QueryBase, SupportBase
 from ntre_deploy.runtime.onnxfile import check_self_contained
 from ntre_deploy.runtime.stacked import CHUNK
@@ -100,6 +101,15 @@ def write_onnx(graph: SupportBase | QueryBase, signature: Signature, path: Path,
         RuntimeError: the exporter wrote another opset, external data or an invalid model (a defect, not bad input).
     """
     check_opset(opset)
+    shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in signature.example]
+    kept = GraphCache(graph, signature.inputs, signature.outputs, shapes, signature.dynamic, opset)
+    if not kept.take(path):
+        _trace(graph, signature, path, opset)
+    check_onnx(path, opset)
+    kept.keep(path)
+
+
+def _trace(graph: SupportBase | QueryBase, signature: Signature, path: Path, opset: int) -> None:
     with torch.inference_mode(), _quiet():
         program = torch.onnx.export(
             graph,
@@ -114,7 +124,6 @@ def write_onnx(graph: SupportBase | QueryBase, signature: Signature, path: Path,
         )
         assert program is not None
         program.save(str(path), external_data=False)
-    check_onnx(path, opset)
 
 
 def check_onnx(path: Path, opset: int) -> None:

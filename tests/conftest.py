@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ settings.register_profile("shared-machine", deadline=None, suppress_health_check
 settings.load_profile("shared-machine")
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Trace each graph once in a run: tests, processes that they start and the workers of pytest-xdist share it."""
+    if "NTRE_GRAPH_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="ntre-graphs-")
+        os.environ["NTRE_GRAPH_CACHE"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

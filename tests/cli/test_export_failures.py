@@ -85,8 +85,9 @@ def started(process: Process, folder: Path, pattern: str) -> None:
 
 
 def test_a_kill_in_the_middle_leaves_no_bundle(
-    tiny: SimpleNamespace, start: Callable[..., Process], tmp_path: Path
+    tiny: SimpleNamespace, start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("NTRE_GRAPH_CACHE")  # it would be over before it is stopped
     process = start("export", tiny.checkpoint, "--out", "x.ntre", cwd=tmp_path)
     try:
         started(process, tmp_path, ".x.ntre.partial-*/support.onnx")
@@ -98,8 +99,9 @@ def test_a_kill_in_the_middle_leaves_no_bundle(
 
 
 def test_an_interrupt_leaves_nothing_and_says_so_in_one_line(
-    tiny: SimpleNamespace, start: Callable[..., Process], tmp_path: Path
+    tiny: SimpleNamespace, start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("NTRE_GRAPH_CACHE")  # it would be over before it is stopped
     process = start("export", tiny.checkpoint, "--out", "x.ntre", cwd=tmp_path)
     try:
         started(process, tmp_path, ".x.ntre.partial-*")
