@@ -8,7 +8,7 @@ VISION := $(VENV)-torchvision
 OPENVINO := $(VENV)-openvino
 SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-torchvision test-openvino lint format clean
+.PHONY: demo test test-torchvision test-openvino dist lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
@@ -22,6 +22,16 @@ test-torchvision: $(VISION)/.installed
 
 test-openvino: $(OPENVINO)/.installed
 	$(abspath $(OPENVINO))/bin/pytest -m openvino
+
+# what would be published; `build` makes the wheel of the sdist
+dist: $(VENV)/.installed
+	rm -rf dist build $(VENV)-dist
+	$(BIN)/python -P -m build --outdir dist .
+	rm -rf build *.egg-info
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(VENV)-dist
+	$(abspath $(VENV)-dist)/bin/pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[cpu]"
+	cd dist && $(abspath $(VENV)-dist)/bin/ntre --version && $(abspath $(VENV)-dist)/bin/ntre doctor
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -54,4 +64,4 @@ $(VENV)/.installed $(VISION)/.installed $(OPENVINO)/.installed: %/.installed: %/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VISION) $(OPENVINO) build demo_out *.egg-info
+	rm -rf $(VENV) $(VISION) $(OPENVINO) $(VENV)-dist build dist demo_out *.egg-info
