@@ -29,7 +29,8 @@ from ntre_deploy.cli import (
     train,
     tune,
 )
-from ntre_deploy.errors import NtreError, NtreWarning, did_you_mean
+from ntre_deploy.cli.meaning import meant
+from ntre_deploy.errors import NtreError, NtreWarning
 
 DEFECT = 70
 _INTERRUPTED = 130
@@ -191,7 +192,8 @@ def _usage(error: Any) -> str:
         if option == "--debug":
             hint = " It goes before the command: `ntre --debug ...`."
         elif context is not None and "requires" not in message:
-            hint = did_you_mean(option, [name for p in context.command.params for name in p.opts])
+            ours = meant(option, [name for p in context.command.params for name in p.opts])
+            hint = f" Did you mean '{ours}'?" if ours is not None else ""
     elif (parameter := getattr(error, "param", None)) is not None and message.startswith("Invalid value"):
         given = _given(parameter.opts)
         if given is not None:
