@@ -34,6 +34,7 @@ class Opened:
         checkpoints: of each of them; none where PyTorch is not installed.
         skipped: engine -> why it cannot run here.
         notes: what a reader of the figures has to know.
+        trusted: files of the keys by one of which each bundle is signed; none where this was not demanded.
     """
 
     bundles: dict[str, Bundle] = field(default_factory=dict)
@@ -41,19 +42,25 @@ class Opened:
     groups: list[Group] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    trusted: tuple[Path, ...] = ()
 
 
-def find_bundles(folders: Sequence[Path], checkpoints: Sequence[Path]) -> Opened:
+def find_bundles(folders: Sequence[Path], checkpoints: Sequence[Path], trusted: Sequence[Path] = ()) -> Opened:
     """Open bundles and find the checkpoint of each.
 
+    Args:
+        folders, checkpoints: any number, in any order.
+        trusted: files of public keys, by one of which each bundle must be signed; none demands nothing.
+
     Raises:
-        InputError: a folder is no bundle or given twice, a checkpoint is missing or belongs to none of them.
+        InputError: a folder is no bundle, given twice or not signed as demanded, a checkpoint is missing or belongs to
+            none of them.
     """
-    opened = Opened()
+    opened = Opened(trusted=tuple(trusted))
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise InputError("A bundle is given twice; name each one once.")
     for folder in folders:
-        bundle = Bundle.open(folder)
+        bundle = Bundle.open(folder, trusted=trusted or None)
         opened.bundles[_unused(bundle.manifest.name, opened.bundles)] = bundle
     if not pytorch.installed():
         if checkpoints:

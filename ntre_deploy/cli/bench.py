@@ -26,6 +26,7 @@ from ntre_deploy.cli.episodes import (
     open_episodes,
     open_ways,
 )
+from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import EngineError, GateError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def command(
     seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
     rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
     threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
+    trusted: TrustedOption = None,
     workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput. (2)", min=0)] = 2,
     no_memory: Annotated[bool, _how("--no-memory", None, "Leave out load time and peak memory.")] = False,
     out: Annotated[Path | None, _told("--out|-o", "FOLDER", "For report.html, bench.json and more.")] = None,
@@ -132,6 +134,7 @@ def command(
         device_images=device_images,
         gates=gates,
         as_json=as_json,
+        trusted=trusted or (),
     )
 
 
@@ -146,6 +149,7 @@ def run(
     device_images: bool = False,
     gates: "Gates | None" = None,
     as_json: bool = False,
+    trusted: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The bench behind the command and the demo: prints its tables (or JSON) and returns the report.
 
@@ -165,7 +169,7 @@ def run(
 
     gates = gates or Gates()
     wanted = [parse_engine(text) for text in engines]
-    opened = find_bundles(folders, checkpoints)
+    opened = find_bundles(folders, checkpoints, trusted)
     notes: list[str] = []
     noting = replace(draw, warn=notes.append)
     data, drawn = open_ways(noting) if (draw.ways or 1) > 1 else open_episodes(noting)

@@ -1,7 +1,7 @@
 """A bundle on disk: `NAME.ntre/` with a manifest, graphs, engines and a self-test; nothing in it is trusted."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from safetensors.numpy import load as load_tensors
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
-from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, read_manifest
+from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, manifest_bytes, parse_manifest
+from ntre_deploy.runtime.signature import SIGNATURE, Trusted, check_signature, read_signature
 
 SELF_TEST = "selftest.safetensors"
 
@@ -35,24 +36,48 @@ class SelfTest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its files are there, listed and of the listed sizes; contents are hashed when read."""
+    """An opened bundle: its files are there, listed and of the listed sizes; contents are hashed when read.
+
+    Attributes:
+        text: the bytes of the manifest, of which a signature is.
+    """
 
     folder: Path
     manifest: Manifest
+    text: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Bundle":
+    def open(cls, folder: str | Path, *, trusted: Trusted | None = None) -> "Bundle":
         """Open a bundle.
 
+        Args:
+            folder: where it is.
+            trusted: public Ed25519 keys (PEM files, their content, or keys of `cryptography`), by one of which the
+                manifest must be signed; this is looked at before anything of the bundle is parsed.
+
         Raises:
-            InputError: no bundle, a bad manifest, a file that is missing, not listed or of another size.
+            InputError: no bundle, no signature by a trusted key, a bad manifest, a file that is missing, not listed or
+                of another size.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
+        text = manifest_bytes(folder)
+        if trusted is not None:
+            check_signature(folder, text, trusted)
+        read_signature(folder)  # no other file may hide under its name
+        return cls.of(folder, text)
+
+    @classmethod
+    def of(cls, folder: Path, text: bytes) -> "Bundle":
+        """The bundle in a folder whose manifest has been read; nothing is asked of its signature.
+
+        Raises:
+            InputError: as `open`.
+        """
+        manifest = parse_manifest(folder / MANIFEST, text)
         listed = {entry.name: entry for entry in manifest.files}
         with reading(folder, "Bundle"):
             found = {path.name for path in folder.iterdir()}
-            if unlisted := sorted(found - listed.keys() - {MANIFEST}):
+            if unlisted := sorted(found - listed.keys() - {MANIFEST, SIGNATURE}):
                 raise InputError(
                     f"Bundle {folder} holds {unlisted[0]!r}, which its manifest does not list; remove that file."
                 )
@@ -65,7 +90,7 @@ class Bundle:
                         f"{path} has {path.stat().st_size} bytes where the manifest says {entry.size}; "
                         "copy the bundle whole or export it again."
                     )
-        return cls(folder, manifest)
+        return cls(folder, manifest, text)
 
     def read(self, entry: FileEntry) -> bytes:
         """The content of one file, checked against its SHA-256 before anything looks into it.

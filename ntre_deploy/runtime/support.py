@@ -140,7 +140,7 @@ class SupportMemory:
 def _with_digest(file: bytes) -> bytes:
     """A safetensors file whose digest is still zeros, with the digest in their place."""
     # JSON in JSON: inside a class name, the quotes would be escaped once more
-    name = rb'\"sha256\": \"'
+    name = rb"\"sha256\": \""
     place = file.index(name + _ZEROS.encode()) + len(name)
     return file[:place] + hashlib.sha256(file).hexdigest().encode() + file[place + len(_ZEROS) :]
 

@@ -1,0 +1,13 @@
+"""The option by which a command demands a signed bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TrustedOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted", metavar="KEY", help="Demand that it has signed the bundle; repeatable.", show_default=False
+    ),
+]
