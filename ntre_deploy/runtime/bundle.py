@@ -12,9 +12,11 @@ from safetensors.numpy import load as load_tensors
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, manifest_bytes, parse_manifest
+from ntre_deploy.runtime.reference import ReferenceSet, unpack_reference
 from ntre_deploy.runtime.signature import SIGNATURE, Trusted, check_signature, read_signature
 
 SELF_TEST = "selftest.safetensors"
+REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True)
@@ -145,3 +147,22 @@ class Bundle:
         # a dtype that NumPy lacks raises AttributeError or KeyError
         except (SafetensorError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"The self-test of {self.folder} is damaged: {error}; export the bundle again.") from error
+
+    def reference(self) -> ReferenceSet | None:
+        """Read the reference set; None where the export stored none.
+
+        Raises:
+            InputError: it is damaged, or its logits are of another size than this model's.
+        """
+        entry = self.entry("reference")
+        if entry is None:
+            return None
+        content = self.read(entry)
+        try:
+            found = unpack_reference(content)
+        except InputError as error:
+            raise InputError(f"The reference set of {self.folder}: {error}; export the bundle again.") from error
+        wanted = (2, *self.manifest.model.feature_size)
+        if any(episode.logits.shape != wanted for episode in found.episodes):
+            raise InputError(f"The reference set of {self.folder} does not fit its graphs; export the bundle again.")
+        return found

@@ -34,8 +34,8 @@ class FileEntry:
 
     Attributes:
         name: plain file name inside the bundle's folder.
-        role: `support`, `query` or `self-test`.
-        engine: the engine that it was made for, such as `onnx`; empty for the self-test.
+        role: `support`, `query`, `self-test` or `reference`.
+        engine: the engine that it was made for, such as `onnx`; empty for the last two.
         precision_asked, precision_found: such as `fp16`; found is read back from the file that was built.
         size: bytes.
         sha256: hexadecimal.
