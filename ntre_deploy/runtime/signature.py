@@ -7,7 +7,7 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple, Union, cast
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
@@ -80,8 +80,9 @@ def trusted_keys(trusted: Trusted) -> "dict[bytes, Ed25519PublicKey]":
     Raises:
         InputError: there is none, `cryptography` is not installed, or one is no public Ed25519 key.
     """
-    single = isinstance(trusted, (str, Path, bytes)) or not isinstance(trusted, Iterable)
-    keys = [_public_key(key) for key in ([trusted] if single else trusted)]  # type: ignore[list-item,union-attr]
+    several = isinstance(trusted, Iterable) and not isinstance(trusted, (str, bytes))
+    given = cast(Iterable[Key], trusted) if several else [cast(Key, trusted)]
+    keys = [_public_key(key) for key in given]
     if not keys:
         raise InputError("A signature is demanded, and no key is trusted; name the public key of who signs.")
     return {key.public_bytes_raw(): key for key in keys}

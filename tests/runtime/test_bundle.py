@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.bundle import SELF_TEST, Bundle
+from ntre_deploy.runtime.bundle import REFERENCE, SELF_TEST, Bundle
 from ntre_deploy.runtime.manifest import MANIFEST
 from ntre_deploy.runtime.segmenter import Segmenter
 
-FILES = ["support.onnx", "query.onnx", "support.fp16.onnx", "query.fp16.onnx", SELF_TEST]
+FILES = ["support.onnx", "query.onnx", "support.fp16.onnx", "query.fp16.onnx", SELF_TEST, REFERENCE]
 
 
 def edit_manifest(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> None:

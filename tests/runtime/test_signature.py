@@ -354,5 +354,5 @@ for call in (lambda: Bundle.open(sys.argv[1], trusted=sys.argv[2]), lambda: make
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
-    assert first == "5"
+    assert first == "6"
     assert lines == ["Signatures need cryptography: pip install 'ntre_deploy[sign]'."] * 3
