@@ -1,4 +1,4 @@
-"""A bundle's reference set in the place of PyTorch: figures by hand, and bundles that share their episodes or do not."""
+"""A bundle's reference set in the place of PyTorch: figures by hand, and bundles that share it or do not."""
 
 import json
 import shutil
