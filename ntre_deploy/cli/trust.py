@@ -7,7 +7,5 @@ import typer
 
 TrustedOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--trusted", metavar="KEY", help="Demand that it has signed the bundle; repeatable.", show_default=False
-    ),
+    typer.Option("--trusted", metavar="KEY", help="Demand its signature; repeatable.", show_default=False),
 ]
