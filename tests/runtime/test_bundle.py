@@ -86,8 +86,10 @@ def test_a_changed_byte_is_found_when_the_file_is_read(bundle: Path, name: str, 
     with pytest.raises(InputError, match=rf"{name} has been changed: its SHA-256"):
         opened.read(entry)
     precision = "fp16" if "fp16" in name else "fp32"
+    # loading leaves the reference set to the bench
+    use = opened.reference if name == REFERENCE else lambda: Segmenter.load(bundle, "onnx-cpu", precision=precision)
     with pytest.raises(InputError, match=rf"{name} has been changed: its SHA-256"):
-        Segmenter.load(bundle, "onnx-cpu", precision=precision)
+        use()
 
 
 @pytest.mark.parametrize("name", FILES)
