@@ -2,15 +2,13 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from ntre_deploy.data.dataset import Dataset
@@ -32,8 +30,9 @@ from ntre_deploy.export.onnx import (
 from ntre_deploy.export.openvino import READS, check_available, describe
 from ntre_deploy.export.quantise import Contents, build_int8, build_quantised, draw_calibration
 from ntre_deploy.export.quantise import unavailable as quantiser_unavailable
+from ntre_deploy.export.stored import EPISODES, make_reference, make_self_test, usable
 from ntre_deploy.export.torch_engines import FullNetwork
-from ntre_deploy.export.verify import NOISE, Case, dataset_cases, random_cases, verify
+from ntre_deploy.export.verify import NOISE, dataset_cases, random_cases, verify
 from ntre_deploy.files import atomic_folder, saving_tensors, sha256
 from ntre_deploy.model.checkpoint import load_checkpoint
 from ntre_deploy.model.config import check_input_size, input_spec
@@ -41,16 +40,15 @@ from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.plans import options as tensorrt
 from ntre_deploy.plans.files import Request, write_plans
 from ntre_deploy.plans.options import TensorRtOptions
-from ntre_deploy.runtime.bundle import SELF_TEST, Bundle, SelfTest
+from ntre_deploy.runtime.bundle import REFERENCE, SELF_TEST, Bundle
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.engines.onnx import OnnxEngine, cpu_unavailable
 from ntre_deploy.runtime.engines.openvino import OpenVinoEngine
 from ntre_deploy.runtime.engines.tensorrt import ENGINES as PLANS
 from ntre_deploy.runtime.engines.tensorrt import TensorRtEngine
 from ntre_deploy.runtime.inputspec import InputSpec
-from ntre_deploy.runtime.labels import label_map
-from ntre_deploy.runtime.letterbox import prepare_mask
 from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, ModelEntry
+from ntre_deploy.runtime.reference import pack_reference
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.versions import versions
 
@@ -63,12 +61,6 @@ ENGINE_PRECISIONS = {
 }
 _QUANTISED = ("int8", "fp8")
 _SEED = 2022
-# of the largest margin of a self-test without inner decisions: what 16 bits do not move across a tie
-_FAR = 0.15
-# share of the input that the target of the self-test covers at least
-_LEAST_TARGET = 0.02
-
-Pixels = NDArray[np.uint8]
 # engine and precision -> compute capabilities that it is built for
 Targets = dict[tuple[str, str], tuple[str, ...]]
 
@@ -86,6 +78,8 @@ class ExportOptions:
         engines: of `ENGINE_PRECISIONS`; all of them read ONNX files, which ONNX Runtime verifies (bf16: `imitation`).
         calibrate_on: photos that set the ranges of int8 and fp8; None takes rendered scenes.
         tensorrt: how plans for TensorRT and TensorRT for RTX are built.
+        reference: dataset of the reference set; None takes `verify_on`, or rendered scenes.
+        reference_episodes: number of its episodes; 0 leaves it out.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -96,6 +90,8 @@ class ExportOptions:
     engines: tuple[str, ...] = ("onnx",)
     calibrate_on: Dataset | None = None
     tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
+    reference: Dataset | None = None
+    reference_episodes: int = EPISODES
 
 
 class _Network(NamedTuple):
@@ -162,10 +158,17 @@ def export_bundle(
             verification.append(verify(segmenter, reference, fitting))
         progress("writing the self-test and the manifest")
         path = folder / SELF_TEST
-        test = make_self_test(reference, cases)
+        test = make_self_test(reference, cases, _SEED)
         with saving_tensors():
             save_file({k: np.ascontiguousarray(v) for k, v in vars(test).items()}, path)
         built.files.append(_entry(path, "self-test", "", "", "", {}))
+        if options.reference_episodes:
+            progress("writing the reference set")
+            scenes = options.reference or options.verify_on or ProceduralDataset(_SEED)
+            (folder / REFERENCE).write_bytes(
+                pack_reference(make_reference(reference, scenes, options.reference_episodes, _SEED))
+            )
+            built.files.append(_entry(folder / REFERENCE, "reference", "", "", "", {"dataset": scenes.name}))
         manifest = Manifest(
             name=out.name.removesuffix(".ntre"),
             model=entry,
@@ -330,48 +333,6 @@ def _engine(name: str, precision: str, contents: Contents) -> Engine:
     return OnnxEngine("onnx-cpu", precision, contents["support"], contents["query"])
 
 
-def make_self_test(reference: FullNetwork, cases: Sequence[Case], side: int = 160) -> SelfTest:
-    """A small episode and what the training graph makes of it.
-
-    Of the cases' first supports and a few rendered scenes, the one is taken whose decisions are farthest from a tie,
-    so that another processor does not decide one of them otherwise.
-    """
-    # other ones than the scenes that verification takes where it is given no dataset
-    rendered = dataset_cases(ProceduralDataset(_SEED), _SEED + 10)
-    best: tuple[float, SelfTest] | None = None
-    for case in [*cases, *rendered]:
-        image, mask = case.shots[0]
-        query, image = _shrink(case.query, side, cv2.INTER_AREA), _shrink(image, side, cv2.INTER_AREA)
-        mask = _shrink((mask == 1).astype(np.uint8), side, cv2.INTER_NEAREST)
-        if prepare_mask(mask, reference.spec).mean() < _LEAST_TARGET:
-            continue
-        prediction, box = reference.predict(query, reference.prepare([(image, mask)]))
-        if not prediction.supports[0].keys.any():
-            continue  # a coarse layer 4 may look past a target, and the runtime refuses such a support
-        logits = prediction.logits.numpy()
-        labels = label_map(logits, box)
-        decisions = [*prediction.initial_logits, *([] if prediction.bg_logits is None else [prediction.bg_logits])]
-        margins = [((x[:, 1] - x[:, 0]).abs().min() / x.abs().max().clamp_min(1e-6)).item() for x in decisions]
-        # both classes in the mask come first: a mask of one class says little
-        rank = (1.0 if 0 < labels.mean() < 1 else 0.0) + min(margins, default=_sure(logits))
-        if best is None or rank > best[0]:
-            best = rank, SelfTest(query, image, mask, labels, logits[0])
-    assert best is not None, "rendered scenes have targets that are large enough"
-    return best[1]
-
-
-def _sure(logits: NDArray[np.float32]) -> float:
-    """Share of places of logits [1, 2, h, w] that are far from a tie."""
-    margin = np.abs(logits[0, 1] - logits[0, 0])
-    return float((margin > _FAR * margin.max()).mean())
-
-
-def _shrink(picture: Pixels, side: int, method: int) -> Pixels:
-    scale = side / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
-
-
 def _check(options: ExportOptions) -> Targets:
     for engine in options.engines:
         one_of(engine, ENGINE_PRECISIONS, "Engine")
@@ -395,6 +356,8 @@ def _check(options: ExportOptions) -> Targets:
         check_available(tuple(p for p in options.precisions if p in READS))
     if "int8" in options.precisions and (reason := quantiser_unavailable()):
         raise EngineError(f"int8 cannot be made here: {reason}.")
+    if options.reference is not None:
+        usable(options.reference)
     if options.calibrate_on is not None and any(p in options.precisions for p in _QUANTISED):
         draw_calibration(options.calibrate_on)
     built = [(e, p) for e in options.engines if e in PLANS for p in options.precisions if p in ENGINE_PRECISIONS[e]]

@@ -62,29 +62,50 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, mode: int = 0o666, replace: bool = True, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes that name when the block ends, or is removed when it fails.
 
+    Args:
+        mode: permissions of the file, of which the user's umask takes away.
+        replace: take the place of a file of that name; off, such a file is an error and stays.
+        scratch: folder (of the same file system) for the temporary path, where what a kill leaves of it would do harm
+            beside `path`.
+
     Raises:
-        InputError: the file cannot be written (no folder, no permission, no space), or `path` is no plain file.
+        InputError: the file cannot be written (no folder, no permission, no space), `path` is no plain file, or there
+            and not to be replaced.
     """
     temporary: Path | None = None
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"Cannot write {path}: it is no plain file; choose another name.")
+        if not replace and (path.exists() or path.is_symlink()):
+            raise InputError(f"{path} exists already and is not replaced; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _partial(path)
+        temporary = _partial(path if scratch is None else scratch / path.name)
         temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
-        os.chmod(temporary, _umask_mode(0o666))
+        os.chmod(temporary, _umask_mode(mode))
         _fsync(temporary)
-        temporary.replace(path)
+        if replace or not _link(temporary, path):
+            temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, which unlike a rename fails where that is taken; False where links cannot be made."""
+    try:
+        os.link(temporary, path)
+    except OSError:
+        if path.exists():
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -438,3 +438,50 @@ def test_what_a_living_process_works_on_is_left_to_it(tmp_path: Path) -> None:
         pass
     assert not theirs.exists(), "its owner is dead"
     assert [path.name for path in tmp_path.iterdir()] == ["x.ntre"]
+
+
+# --- files that are not to be replaced, or not to be read by others
+
+
+def test_a_file_that_is_there_is_not_replaced_where_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name in ("a", "dangling"):
+        with pytest.raises(InputError, match="exists already"), atomic_file(tmp_path / name, replace=False):
+            pytest.fail("it began")
+    assert (tmp_path / "a").read_text() == "old"
+
+    def second() -> None:
+        with atomic_file(tmp_path / "b", replace=False) as temporary:
+            temporary.write_text("new")
+            (tmp_path / "b").write_text("theirs")  # another process comes first, while the block runs
+
+    with pytest.raises(InputError, match="Cannot write"):
+        second()
+    assert (tmp_path / "b").read_text() == "theirs"
+    assert names(tmp_path) == ["a", "b", "dangling"]
+
+
+def test_where_links_cannot_be_made_a_new_file_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with atomic_file(tmp_path / "a", replace=False) as temporary:
+        temporary.write_text("new")
+    assert (names(tmp_path), (tmp_path / "a").read_text()) == (["a"], "new")
+
+
+def test_a_private_file_is_private_from_the_beginning(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "key", mode=0o600) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_temporary_file_lies_where_it_is_told_to(tmp_path: Path) -> None:
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    with atomic_file(folder / "a", scratch=tmp_path) as temporary:
+        assert temporary.parent == tmp_path
+        assert names(folder) == []
+    assert (names(folder), names(tmp_path)) == (["a"], ["strict"])

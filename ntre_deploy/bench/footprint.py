@@ -27,6 +27,7 @@ class Order:
         checkpoint: for PyTorch.
         shots: supports of each class that it encodes.
         ways: number of classes.
+        trusted: files of the keys by one of which the bundle must be signed; none demands nothing.
     """
 
     bundle: str
@@ -36,6 +37,7 @@ class Order:
     shots: int
     checkpoint: str = ""
     ways: int = 1
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _work(order: Order) -> Footprint:
 
     base, device = process_bytes("VmRSS"), device_bytes()
     began = time.perf_counter()
-    bundle = Bundle.open(order.bundle)
+    bundle = Bundle.open(order.bundle, trusted=order.trusted or None)
     size = bundle.manifest.input.size
     system = _open(bundle, order)
     loaded = time.perf_counter()

@@ -33,20 +33,31 @@ def environment(threads: int | None) -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """What a bench report adds to `environment`: instruction sets, clocks as found, memory, GPUs, TF32."""
-    import psutil
+    """What a bench report adds to `environment`: instruction sets, clocks as found, memory, GPUs, TF32.
 
-    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    Without psutil, clock and memory are None.
+    """
+    clock = memory = None
+    if has_psutil():
+        import psutil
+
+        clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+        memory = psutil.virtual_memory().total
     return {
         "architecture": platform.machine(),
         "cpu_features": [name for name in _FLAGS if name in cpu_flags()],
         "cpu_mhz": round(clock.current) if clock is not None and clock.current else None,
         "governor": _text(f"{_THERMAL}/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": memory,
         "thread_variables": {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
         "gpus": _smi("name,driver_version,clocks.sm,clocks.mem"),
         "tf32": _tf32(),
     }
+
+
+def has_psutil() -> bool:
+    """Whether there is what asks the system for its clock, its memory and the work of other processes."""
+    return find_spec("psutil") is not None
 
 
 @dataclass
@@ -70,12 +81,14 @@ class Watch:
         self._gpu = _gpu_slowdowns()
         return self
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self) -> dict[str, Any] | None:
         """JSON values: seconds that it took, cores that others kept busy, and every sign of throttling.
 
         `other_cores` is the mean number of logical processors that other processes used, `stolen_cores` what the host
-        of a virtual machine kept for itself; a count is None where the system does not tell.
+        of a virtual machine kept for itself; a count is None where the system does not tell, all of it without psutil.
         """
+        if not has_psutil():
+            return None
         seconds = max(time.monotonic() - self._began, 1e-6)
         busy, stolen = _system_seconds()
         stolen_cores = max(0.0, stolen - self._stolen) / seconds
@@ -96,6 +109,8 @@ def _since(before: int | None, after: int | None) -> int | None:
 
 def _system_seconds() -> tuple[float, float]:
     """Busy and stolen processor seconds of the whole system since it started."""
+    if not has_psutil():
+        return 0.0, 0.0
     import psutil
 
     times = psutil.cpu_times()

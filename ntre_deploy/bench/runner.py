@@ -11,6 +11,7 @@ from ntre_deploy.bench.groups import Group
 from ntre_deploy.bench.latency import Samples, timed, warm_up
 from ntre_deploy.bench.machine import environment
 from ntre_deploy.bench.pytorch import is_baseline
+from ntre_deploy.bench.reference import STORED
 from ntre_deploy.bench.systems import System, Ways
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import Episode, EpisodeSet
@@ -38,6 +39,7 @@ class Result:
         bundle: whose engine it is; empty where there is one bundle.
         reference: place of the system that its masks are compared with among the results.
         device: `cpu` or `gpu`.
+        against: PyTorch as the export stored it, which the parity figures are against then; it has no times.
         baseline: place of PyTorch's full network in fp32 on that device, which its times are compared with; None where
             there is none.
         queries: times of each query.
@@ -70,6 +72,7 @@ class Result:
     reference: int = 0
     device: str = "cpu"
     baseline: int | None = None
+    against: "Result | None" = None
 
     @property
     def median(self) -> float:
@@ -112,8 +115,12 @@ class _Placed:
     """A system, and what it needs to know of its group."""
 
     system: System
-    spec: InputSpec
+    group: Group
     reference: int
+
+    @property
+    def spec(self) -> InputSpec:
+        return self.group.spec
 
 
 def run_bench(
@@ -177,6 +184,7 @@ def run_groups(
     """
     placed: list[_Placed] = []
     results: list[Result] = []
+    stored: list[tuple[Group, Result]] = []
     for group in groups:
         first = len(placed)
         baselines = {
@@ -184,8 +192,10 @@ def run_groups(
             for place, system in enumerate(group.systems)
             if is_baseline(system.name, system.precision)
         }
+        against = Result(STORED, "fp32", bundle=group.bundles[0]) if group.stored else None
+        stored += [(group, against)] if against is not None else []
         for system, bundle in zip(group.systems, group.bundles, strict=True):
-            placed.append(_Placed(system, group.spec, first))
+            placed.append(_Placed(system, group, first))
             ways = episodes.ways if isinstance(episodes, WaysSet) else 1
             results.append(
                 Result(
@@ -196,6 +206,7 @@ def run_groups(
                     ways=ways,
                     device=system.device,
                     baseline=baselines.get(system.device),
+                    against=against,
                 )
             )
     worst = _Worst(pictures)
@@ -229,9 +240,13 @@ def run_groups(
                 _count_ways(result, task, logits, mask, item.spec)
             else:
                 _count(result, task, mask)
-            _compare(result, logits, mask, outputs[result.reference], truth)
+            wanted = item.group.stored[number] if item.group.stored else outputs[result.reference]
+            _compare(result, logits, mask, wanted, truth)
+        for group, against in stored:
+            _count(against, task, group.stored[number][1])
         if worst.wants(results):
-            masks = {label(r): mask for r, (_, mask) in zip(results, outputs, strict=True)}
+            masks = {label(against): group.stored[number][1] for group, against in stored}
+            masks |= {label(r): mask for r, (_, mask) in zip(results, outputs, strict=True)}
             differing = {label(r): r.differing[-1] for r in results}
             worst.add(results, Picture(task.shown, *task.classes[0][0], query, truth, masks, differing))
         progress()

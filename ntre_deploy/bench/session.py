@@ -178,4 +178,5 @@ def _order(opened: Opened, system: System, bundle: str, episodes: EpisodeSet | W
         shots=episodes.shots,
         checkpoint=str(opened.checkpoints.get(name, "")),
         ways=episodes.ways if isinstance(episodes, WaysSet) else 1,
+        trusted=tuple(map(str, opened.trusted)),
     )

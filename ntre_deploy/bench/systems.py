@@ -159,6 +159,16 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
         if sha256(given) != wanted:
             raise InputError(f"Checkpoint {given} is not the one that {bundle.folder} was exported from (its SHA-256).")
         return given
+    if (found := found_beside(bundle)) is not None:
+        return found
+    raise InputError(
+        f"The checkpoint of {bundle.folder} is not beside it; parity is measured against it: pass --checkpoint FILE."
+    )
+
+
+def found_beside(bundle: Bundle) -> Path | None:
+    """The checkpoint that a bundle was made from, by its SHA-256, beside it or a named one; None without."""
+    wanted = bundle.manifest.model.checkpoint_sha256
     beside = bundle.folder.absolute().parent
     for path in sorted(beside.glob("*.safetensors")):
         if path.is_file() and os.access(path, os.R_OK) and sha256(path) == wanted:
@@ -167,9 +177,7 @@ def find_checkpoint(bundle: Bundle, given: Path | None) -> Path:
         path = asset_file(name)
         if sha256(path) == wanted:
             return path
-    raise InputError(
-        f"The checkpoint of {bundle.folder} is not beside it; parity is measured against it: pass --checkpoint FILE."
-    )
+    return None
 
 
 Wanted = tuple[str, str | None]

@@ -12,8 +12,8 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.episodes import (
+    PANEL,
     CountOption,
-    DatasetOption,
     Draw,
     EpisodesOption,
     FoldOption,
@@ -26,11 +26,16 @@ from ntre_deploy.cli.episodes import (
     open_episodes,
     open_ways,
 )
-from ntre_deploy.errors import EngineError, GateError
+from ntre_deploy.cli.trust import TrustedOption
+from ntre_deploy.errors import EngineError, GateError, InputError
 
 if TYPE_CHECKING:
     from ntre_deploy.bench.gates import Gates
+    from ntre_deploy.bench.reference import Reference
     from ntre_deploy.bench.session import Plan
+    from ntre_deploy.data.dataset import Dataset
+    from ntre_deploy.data.episodes import EpisodeSet
+    from ntre_deploy.data.ways import WaysSet
 
 
 def _schema(wanted: bool) -> None:
@@ -51,7 +56,15 @@ _gate = partial(_option, "Gates: one that fails ends with exit code 1")
 
 def command(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundle folders.", show_default=False)],
-    dataset: DatasetOption = "procedural",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            metavar="SPEC",
+            help="As for eval, or reference: the bundle's own. (default: that without PyTorch, else procedural)",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     episodes: EpisodesOption = None,
     shots: ShotsOption = None,
     ways: WaysOption = None,
@@ -70,6 +83,7 @@ def command(
     seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
     rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
     threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
+    trusted: TrustedOption = None,
     workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput. (2)", min=0)] = 2,
     no_memory: Annotated[bool, _how("--no-memory", None, "Leave out load time and peak memory.")] = False,
     out: Annotated[Path | None, _told("--out|-o", "FOLDER", "For report.html, bench.json and more.")] = None,
@@ -100,6 +114,7 @@ def command(
     """
     from ntre_deploy.bench.baseline import read_baseline
     from ntre_deploy.bench.gates import Gates
+    from ntre_deploy.bench.reference import SPEC
     from ntre_deploy.bench.session import Plan
 
     gates = Gates(
@@ -112,7 +127,10 @@ def command(
         max_slowdown=max_slowdown,
     )
     check_calibrate(ways, not no_calibrate)
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, quiet=as_json)
+    chosen = [episodes, shots, ways, count, seed, fold, split] != [None] * 7
+    if dataset == SPEC and chosen:
+        raise InputError(f"--dataset {SPEC} is the episodes that the export stored; leave out the options that draw.")
+    draw = Draw(dataset or "procedural", episodes, shots, count, seed, fold, split, ways, quiet=as_json)
     plan = Plan(
         seconds=seconds,
         rounds=rounds,
@@ -132,6 +150,8 @@ def command(
         device_images=device_images,
         gates=gates,
         as_json=as_json,
+        trusted=trusted or (),
+        reference=True if dataset == SPEC else None if dataset is None and not chosen else False,
     )
 
 
@@ -146,8 +166,14 @@ def run(
     device_images: bool = False,
     gates: "Gates | None" = None,
     as_json: bool = False,
+    trusted: Sequence[Path] = (),
+    reference: bool | None = False,
 ) -> dict[str, Any]:
     """The bench behind the command and the demo: prints its tables (or JSON) and returns the report.
+
+    Args:
+        reference: run the episodes of the bundles' reference sets in the place of drawn ones; None does where PyTorch
+            is not compared with, and sets are there.
 
     Raises:
         InputError: something given cannot be used.
@@ -158,6 +184,7 @@ def run(
     from ntre_deploy.bench.groups import find_bundles, open_groups
     from ntre_deploy.bench.machine import environment, hardware
     from ntre_deploy.bench.pytorch import is_pytorch
+    from ntre_deploy.bench.reference import demand_reference, open_reference
     from ntre_deploy.bench.report import write_report
     from ntre_deploy.bench.session import measure
     from ntre_deploy.bench.systems import parse_engine
@@ -165,10 +192,23 @@ def run(
 
     gates = gates or Gates()
     wanted = [parse_engine(text) for text in engines]
-    opened = find_bundles(folders, checkpoints)
-    notes: list[str] = []
+    opened = find_bundles(folders, checkpoints, trusted)
+    notes = _lacking(out)
     noting = replace(draw, warn=notes.append)
-    data, drawn = open_ways(noting) if (draw.ways or 1) > 1 else open_episodes(noting)
+    stored: Reference | str | None = None
+    if reference:
+        stored = demand_reference(opened.bundles)
+    elif reference is None and opened.lacking:
+        stored = open_reference(opened.bundles)
+        if isinstance(stored, str):
+            notes.append(f"{stored}: it would add parity with PyTorch's masks and logits")
+    data: Dataset
+    drawn: EpisodeSet | WaysSet
+    if stored is None or isinstance(stored, str):
+        stored = None
+        data, drawn = open_ways(noting) if (draw.ways or 1) > 1 else open_episodes(noting)
+    else:
+        data, drawn = stored.dataset, stored.dataset.episodes
     if gates.against is not None:
         gates.against.check_episodes(drawn.hash)
     if out is not None:
@@ -176,7 +216,8 @@ def run(
     before = environment(plan.threads) | hardware()
     with steps(as_json) as step:
         step("opening engines")
-        open_groups(opened, plan.threads, wanted, device_images=device_images)
+        kept = None if stored is None else stored.stored
+        open_groups(opened, plan.threads, wanted, device_images=device_images, stored=kept)
     if gates.asked and not any(not is_pytorch(system.name) for group in opened.groups for system in group.systems):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
         raise EngineError(f"No engine of the bundle runs here, so there is nothing to judge ({reasons}).")
@@ -201,6 +242,19 @@ def run(
     return report
 
 
+def _lacking(out: Path | None) -> list[str]:
+    """What is not installed, and what it would add."""
+    from ntre_deploy.bench.machine import has_psutil
+    from ntre_deploy.bench.report import has_jinja
+
+    found = []
+    if not has_psutil():
+        found.append("psutil is not installed: it would add clock, memory, and what other processes did to the figures")
+    if out is not None and not has_jinja():
+        found.append("jinja2 is not installed: it would add report.html")
+    return [f"{text} (pip install 'ntre_deploy[bench]')" for text in found]
+
+
 def _print(report: dict[str, Any], plan: "Plan", written: dict[str, Path]) -> None:
     from rich.console import Console
 
@@ -213,6 +267,8 @@ def _print(report: dict[str, Any], plan: "Plan", written: dict[str, Path]) -> No
     if (several := ways(report)) is not None:
         wide.print(several)
     wide.print(costs(report))
+    for stored in report["stored"]:
+        print(f"compared with {stored['label']} in {stored['bundle']}: mIoU {100 * stored['miou']:.2f}")
     for name, reason in report["skipped"].items():
         print(f"not run: {name}: {reason}")
     for warning in report["warnings"]:

@@ -21,6 +21,7 @@ from ntre_deploy.cli.plans import (
     chosen_cache,
     tell_plan,
 )
+from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import one_of
 
 
@@ -40,6 +41,7 @@ def command(
     version_compatible: VersionCompatible = False,
     engine_cache: EngineCache = None,
     no_engine_cache: NoEngineCache = False,
+    trusted: TrustedOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Build TensorRT plans from a bundle's own files, without torch and the checkpoint.
@@ -64,7 +66,7 @@ def command(
         chosen_cache(engine_cache, no_engine_cache),
     )
     with steps(quiet=as_json) as progress:
-        added = add_plans(bundle, engine, precision, options, progress)
+        added = add_plans(bundle, engine, precision, options, progress, trusted=trusted or None)
     if as_json:
         parity = None if added.parity is None else added.parity._asdict()
         print_json({"bundle": str(bundle), "plans": [asdict(file) for file in added.plans], "parity": parity})

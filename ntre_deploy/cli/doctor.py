@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json
+from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def command(
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Check this bundle against the machine too.", show_default=False)
     ] = None,
+    trusted: TrustedOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Tell what this machine can run, and what mends the rest.
@@ -39,7 +41,9 @@ def command(
 
     if bundle is not None and not bundle.exists():
         raise InputError(f"Bundle {bundle} does not exist; make one with `ntre export CHECKPOINT`.")
-    findings = diagnose(bundle)
+    if trusted and bundle is None:
+        raise InputError("--trusted is for a bundle; add --bundle BUNDLE, or leave it out.")
+    findings = diagnose(bundle, trusted=trusted or ())
     code = exit_code(findings)
     if as_json:
         content = {"can_run": can_run(findings), "exit_code": code, "findings": [asdict(f) for f in findings]}

@@ -59,6 +59,15 @@ def command(
             "--calibrate-on", metavar="SPEC", help="Photos that set int8's and fp8's ranges. (default: rendered scenes)"
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="SPEC",
+            help="Dataset of 8 episodes with PyTorch's results, for bench on devices; none: no such set. "
+            "(default: that of --verify-on)",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     sm: Targets = None,
     max_batch: MaxBatch = 4,
@@ -98,7 +107,9 @@ def command(
 
     dataset = open_dataset(verify_on) if verify_on else None
     calibration = open_dataset(calibrate_on) if calibrate_on else None
+    drawn_from = open_dataset(reference) if reference and reference != "none" else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
+    from ntre_deploy.export.stored import EPISODES
     from ntre_deploy.plans.options import TensorRtOptions
 
     plans = TensorRtOptions(
@@ -112,7 +123,18 @@ def command(
         version_compatible,
         cache,
     )
-    options = ExportOptions(precisions, size, opset, dataset, force, engines, calibration, plans)
+    options = ExportOptions(
+        precisions,
+        size,
+        opset,
+        dataset,
+        force,
+        engines,
+        calibration,
+        plans,
+        reference=drawn_from,
+        reference_episodes=0 if reference == "none" else EPISODES,
+    )
     with steps(quiet=as_json) as progress:
         manifest = export_bundle(source, out, options, progress)
     if as_json:

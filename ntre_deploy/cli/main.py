@@ -26,6 +26,7 @@ from ntre_deploy.cli import (
     models,
     pretrain,
     segment,
+    sign,
     train,
     tune,
 )
@@ -70,6 +71,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tune": tune.command,
     "export": export.command,
     "build": build.command,
+    "sign": sign.command,
     "segment": segment.command,
     "bench": bench.command,
     "import-weights": import_weights.command,
@@ -86,6 +88,7 @@ _SHORT = {
     "tune": "A model for your own photos, kept if it is better.",
     "export": "A checkpoint to a bundle, verified against PyTorch.",
     "build": "TensorRT plans for a bundle, on the device.",
+    "sign": "Who made a bundle, for devices that ask.",
     "segment": "Photos and videos to masks, by example.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
@@ -94,7 +97,10 @@ _SHORT = {
     "train": "A config to a checkpoint.",
     "eval": "mIoU of a checkpoint or a bundle.",
 }
-_PANELS = {"Start here": ("demo", "doctor", "models", "tune"), "Deploy": ("export", "build", "segment", "bench")}
+_PANELS = {
+    "Start here": ("demo", "doctor", "models", "tune"),
+    "Deploy": ("export", "build", "sign", "segment", "bench"),
+}
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
     _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)
@@ -215,7 +221,14 @@ def _given(names: list[str]) -> str | None:
 def _missing(error: ModuleNotFoundError) -> str:
     extras = {"onnxruntime": "cpu", "openvino": "openvino", "nncf": "int8"}
     extras |= dict.fromkeys(("torch", "onnx", "onnxscript"), "export") | dict.fromkeys(("jinja2", "psutil"), "bench")
-    extras |= {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx", "cuda": "cuda", "pycuda": "pycuda", "filelock": "trt"}
+    extras |= {
+        "tensorrt": "trt",
+        "tensorrt_rtx": "trt-rtx",
+        "cuda": "cuda",
+        "pycuda": "pycuda",
+        "filelock": "trt",
+        "cryptography": "sign",
+    }
     name = (error.name or "").partition(".")[0]
     if name in extras:
         return f"error: this command needs {name}, which is not installed: pip install 'ntre_deploy[{extras[name]}]'"

@@ -8,6 +8,7 @@ import typer
 
 from ntre_deploy.cli.console import counting, note, print_json, steps
 from ntre_deploy.cli.episodes import Draw, open_episodes
+from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def command(
     device_images: Annotated[
         bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=_ENGINE)
     ] = False,
+    trusted: TrustedOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Segment photos and videos by example: give an image and mask of each class.
@@ -125,7 +127,13 @@ def command(
     with steps(as_json) as step:
         step("loading the bundle")
         segmenter = Segmenter.load(
-            bundle, engine, precision=precision, threads=threads, device=device, device_images=device_images
+            bundle,
+            engine,
+            precision=precision,
+            threads=threads,
+            device=device,
+            device_images=device_images,
+            trusted=trusted or None,
         )
         step("encoding the supports")
         encoded = segmenter.encode_supports(arrays, leave_one_out=not no_leave_one_out, calibrate=not no_calibrate)

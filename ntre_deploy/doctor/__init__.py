@@ -4,6 +4,7 @@ Packages and drivers are tried in processes of their own (`probe`), so that one 
 report and not its end; this process needs none of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,17 +29,18 @@ _PROOFS = {
 __all__ = ["Finding", "can_run", "diagnose", "exit_code"]
 
 
-def diagnose(bundle: Path | None = None, patience: float = _PATIENCE) -> list[Finding]:
+def diagnose(bundle: Path | None = None, patience: float = _PATIENCE, *, trusted: Sequence[Path] = ()) -> list[Finding]:
     """All findings, in the order in which a person reads them.
 
     Args:
         bundle: is checked against this machine too: its files are hashed, and its self-test runs on every engine.
         patience: seconds that a probe may take.
+        trusted: files of public keys, by one of which the bundle must be signed; none demands nothing.
     """
     probes = [Probe(name, seconds=patience) for name in ("gpu", "base", "onnxruntime", "openvino", "tensorrt")]
     probes.append(Probe("engines", seconds=patience))
     if bundle is not None:
-        probes.append(Probe("bundle", (str(bundle),), max(patience, _BUNDLE_PATIENCE)))
+        probes.append(Probe("bundle", (str(bundle), *map(str, trusted)), max(patience, _BUNDLE_PATIENCE)))
     found = run_probes(probes)
     gpu = any(f.status == "ok" for f in found["gpu"])
     report = [*machine(), *jetpack(), *found["gpu"], *found["base"], *packages(gpu), *conflicts(gpu)]

@@ -1,6 +1,6 @@
 """A bundle against this machine: its files, and its self-test on every engine and in every precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +16,21 @@ from ntre_deploy.runtime.engines import (
     precision_unavailable,
 )
 from ntre_deploy.runtime.engines.tensorrt import ENGINES, rebuild_command
+from ntre_deploy.runtime.manifest import manifest_bytes
 from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.signature import check_signature, holds, read_signature
 
 _AGAIN = "ntre export CHECKPOINT --force"
 
 
-def bundle_steps(folder: str) -> Iterator[Step]:
-    """The files of a bundle, then each engine that it was made for."""
+def bundle_steps(folder: str, *trusted: str) -> Iterator[Step]:
+    """The files of a bundle and its signature, then each engine that it was made for.
+
+    With files of trusted keys, a bundle that none of them has signed is a problem, and nothing of it is opened.
+    """
     opened: list[Bundle] = []
-    yield Step("bundle", "bundle", partial(_files, Path(folder), opened), _AGAIN)
+    yield Step("bundle", "bundle signature", partial(_signature, Path(folder), trusted))
+    yield Step("bundle", "bundle", partial(_files, Path(folder), trusted, opened), _AGAIN)
     for bundle in opened:
         for name in ENGINE_NAMES:
             for precision in engine_precisions(bundle, name):
@@ -33,9 +39,35 @@ def bundle_steps(folder: str) -> Iterator[Step]:
             yield Step("bundle", f"bundle for {name}", partial(_lacks, bundle, name))
 
 
-def _files(folder: Path, opened: list[Bundle]) -> Iterator[Finding]:
+def _signature(folder: Path, trusted: Sequence[str]) -> Iterator[Finding]:
     try:
-        bundle = Bundle.open(folder)
+        if trusted:
+            signer = check_signature(folder, manifest_bytes(folder), trusted)
+            yield Finding("bundle", "bundle signature", "ok", f"by the trusted key {signer}")
+            return
+        found = read_signature(folder)
+        if found is None:
+            yield Finding("bundle", "bundle signature", "absent", "not signed", f"ntre sign {folder} --key KEY.pem")
+            return
+        right = holds(found, manifest_bytes(folder))
+    except InputError as error:
+        yield Finding("bundle", "bundle signature", "problem", str(error))
+        return
+    if right:
+        text = f"by the key {found.fingerprint}; --trusted KEY.pub.pem demands yours"
+        yield Finding("bundle", "bundle signature", "ok", text)
+    else:
+        text = f"names the key {found.fingerprint}, and is not of this manifest: one of them has been changed"
+        mend = f"ntre sign {folder} --key KEY.pem, where the change was yours"
+        yield Finding("bundle", "bundle signature", "problem", text, mend)
+
+
+def _files(folder: Path, trusted: Sequence[str], opened: list[Bundle]) -> Iterator[Finding]:
+    if trusted and any(finding.status == "problem" for finding in _signature(folder, trusted)):
+        yield Finding("bundle", "bundle", "absent", "not opened, as no trusted key has signed it")
+        return
+    try:
+        bundle = Bundle.open(folder, trusted=trusted or None)
         for entry in bundle.manifest.files:
             bundle.read(entry)
     except InputError as error:

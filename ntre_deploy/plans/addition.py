@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ntre_deploy.errors import GateError, InputError
+from ntre_deploy.errors import GateError, InputError, NtreWarning
 from ntre_deploy.files import atomic_folder
 from ntre_deploy.plans.files import Request, write_plans
 from ntre_deploy.plans.options import TensorRtOptions, targets
@@ -14,6 +15,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines.onnx import read_graphs
 from ntre_deploy.runtime.manifest import MANIFEST, FileEntry
 from ntre_deploy.runtime.segmenter import Parity, Segmenter
+from ntre_deploy.runtime.signature import Trusted, read_signature
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,28 @@ def add_plans(
     precision: str,
     options: TensorRtOptions,
     progress: Callable[[str], None] = lambda step: None,
+    *,
+    trusted: Trusted | None = None,
 ) -> Added:
     """Build plans from a bundle's own ONNX files and add them to it; plans of the same name are replaced.
 
-    The bundle is replaced as a whole at the end: whatever stops this before, it stays as it was.
+    The bundle is replaced as a whole at the end: whatever stops this before, it stays as it was.  A signature is of the
+    manifest as it was, so it is left out, with an `NtreWarning`.
 
     Args:
         folder: the bundle.
         engine: `trt` or `trt-rtx`.
         precision: of the ONNX files that are read.
+        trusted: demand that one of these keys has signed the bundle, see `Bundle.open`.
 
     Raises:
-        InputError: no bundle, no ONNX files in that precision, or an option that the engine does not have.
+        InputError: no bundle or no signature that was demanded, no ONNX files in that precision, or an option that the
+            engine does not have.
         EngineError: the library or a GPU is missing, or it cannot build.
         GateError: a plan came out in another precision, or gives other masks than the export stored.
     """
-    bundle = Bundle.open(folder)
+    bundle = Bundle.open(folder, trusted=trusted)
+    signed = read_signature(folder)
     if bundle.entry("query", "onnx", precision) is None:
         held = ", ".join(bundle.precisions("onnx")) or "none"
         raise InputError(
@@ -81,6 +89,13 @@ def add_plans(
             _copy(folder / entry.name, new / entry.name)
         (new / MANIFEST).write_text(replace(manifest, files=(*kept, *plans)).to_json())
         Bundle.open(new)
+    if signed is not None:
+        warnings.warn(
+            f"The signature of {folder} is gone, as its manifest lists the new plans; sign it again with "
+            f"`ntre sign {folder} --key KEY.pem`.",
+            NtreWarning,
+            stacklevel=2,
+        )
     return Added(tuple(plans), parity)
 
 

@@ -1,7 +1,7 @@
 """A bundle on disk: `NAME.ntre/` with a manifest, graphs, engines and a self-test; nothing in it is trusted."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,12 @@ from safetensors.numpy import load as load_tensors
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
-from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, read_manifest
+from ntre_deploy.runtime.manifest import MANIFEST, EngineEntry, FileEntry, Manifest, manifest_bytes, parse_manifest
+from ntre_deploy.runtime.reference import ReferenceSet, unpack_reference
+from ntre_deploy.runtime.signature import SIGNATURE, Trusted, check_signature, read_signature
 
 SELF_TEST = "selftest.safetensors"
+REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,48 @@ class SelfTest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its files are there, listed and of the listed sizes; contents are hashed when read."""
+    """An opened bundle: its files are there, listed and of the listed sizes; contents are hashed when read.
+
+    Attributes:
+        text: the bytes of the manifest, of which a signature is.
+    """
 
     folder: Path
     manifest: Manifest
+    text: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Bundle":
+    def open(cls, folder: str | Path, *, trusted: Trusted | None = None) -> "Bundle":
         """Open a bundle.
 
+        Args:
+            folder: where it is.
+            trusted: public Ed25519 keys (PEM files, their content, or keys of `cryptography`), by one of which the
+                manifest must be signed; this is looked at before anything of the bundle is parsed.
+
         Raises:
-            InputError: no bundle, a bad manifest, a file that is missing, not listed or of another size.
+            InputError: no bundle, no signature by a trusted key, a bad manifest, a file that is missing, not listed or
+                of another size.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
+        text = manifest_bytes(folder)
+        if trusted is not None:
+            check_signature(folder, text, trusted)
+        read_signature(folder)  # no other file may hide under its name
+        return cls.of(folder, text)
+
+    @classmethod
+    def of(cls, folder: Path, text: bytes) -> "Bundle":
+        """The bundle in a folder whose manifest has been read; nothing is asked of its signature.
+
+        Raises:
+            InputError: as `open`.
+        """
+        manifest = parse_manifest(folder / MANIFEST, text)
         listed = {entry.name: entry for entry in manifest.files}
         with reading(folder, "Bundle"):
             found = {path.name for path in folder.iterdir()}
-            if unlisted := sorted(found - listed.keys() - {MANIFEST}):
+            if unlisted := sorted(found - listed.keys() - {MANIFEST, SIGNATURE}):
                 raise InputError(
                     f"Bundle {folder} holds {unlisted[0]!r}, which its manifest does not list; remove that file."
                 )
@@ -65,7 +92,7 @@ class Bundle:
                         f"{path} has {path.stat().st_size} bytes where the manifest says {entry.size}; "
                         "copy the bundle whole or export it again."
                     )
-        return cls(folder, manifest)
+        return cls(folder, manifest, text)
 
     def read(self, entry: FileEntry) -> bytes:
         """The content of one file, checked against its SHA-256 before anything looks into it.
@@ -120,3 +147,22 @@ class Bundle:
         # a dtype that NumPy lacks raises AttributeError or KeyError
         except (SafetensorError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"The self-test of {self.folder} is damaged: {error}; export the bundle again.") from error
+
+    def reference(self) -> ReferenceSet | None:
+        """Read the reference set; None where the export stored none.
+
+        Raises:
+            InputError: it is damaged, or its logits are of another size than this model's.
+        """
+        entry = self.entry("reference")
+        if entry is None:
+            return None
+        content = self.read(entry)
+        try:
+            found = unpack_reference(content)
+        except InputError as error:
+            raise InputError(f"The reference set of {self.folder}: {error}; export the bundle again.") from error
+        wanted = (2, *self.manifest.model.feature_size)
+        if any(episode.logits.shape != wanted for episode in found.episodes):
+            raise InputError(f"The reference set of {self.folder} does not fit its graphs; export the bundle again.")
+        return found

@@ -9,6 +9,7 @@ from typing import Any
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
 from ntre_deploy.runtime.inputspec import MAX_INPUT_SIZE, InputSpec
+from ntre_deploy.runtime.signature import SIGNATURE
 
 FORMAT = "ntre-bundle"
 # 1 had keys of one length for all shots in the query graph's input
@@ -33,8 +34,8 @@ class FileEntry:
 
     Attributes:
         name: plain file name inside the bundle's folder.
-        role: `support`, `query` or `self-test`.
-        engine: the engine that it was made for, such as `onnx`; empty for the self-test.
+        role: `support`, `query`, `self-test` or `reference`.
+        engine: the engine that it was made for, such as `onnx`; empty for the last two.
         precision_asked, precision_found: such as `fp16`; found is read back from the file that was built.
         size: bytes.
         sha256: hexadecimal.
@@ -115,7 +116,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json` of a bundle.
 
     Raises:
-        InputError: no bundle, another schema version, a missing or wrong entry, or a name that leaves the folder.
+        InputError: as `manifest_bytes` and `parse_manifest`.
+    """
+    return parse_manifest(folder / MANIFEST, manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """The bytes of `manifest.json` of a bundle, which nothing has looked into yet.
+
+    Raises:
+        InputError: no bundle, or a manifest that is too large or cannot be read.
     """
     path = folder / MANIFEST
     with reading(folder, "Bundle"):
@@ -129,7 +139,15 @@ def read_manifest(folder: Path) -> Manifest:
             raise InputError(
                 f"{path} is larger than {_MAX_BYTES >> 20} MiB, as no manifest is; export the bundle again."
             )
-        text = path.read_bytes()
+        return path.read_bytes()
+
+
+def parse_manifest(path: Path, text: bytes) -> Manifest:
+    """The manifest in the bytes of the file at `path`.
+
+    Raises:
+        InputError: another schema version, a missing or wrong entry, or a name that leaves the folder.
+    """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -197,7 +215,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
 def _parse_file(entry: dict[str, Any]) -> FileEntry:
     name = _text(entry["name"], "file name")
     # a manifest may come from anywhere: its names must not reach outside the folder, on any system
-    if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+    if not _PLAIN_NAME.fullmatch(name) or name.lower() in (MANIFEST, SIGNATURE):
         raise InputError(f"the file name {_shown(name)} leaves the bundle's folder or is not allowed.")
     return FileEntry(
         name=name,

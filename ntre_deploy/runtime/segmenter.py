@@ -18,6 +18,7 @@ from ntre_deploy.runtime.labels import MAX_CLASSES, label_map, label_scores
 from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image
 from ntre_deploy.runtime.manifest import ModelEntry
 from ntre_deploy.runtime.masks import IGNORE, mask_iou
+from ntre_deploy.runtime.signature import Trusted
 from ntre_deploy.runtime.stacked import StackedSupports, stack_memories
 from ntre_deploy.runtime.support import SupportMemory, calibrations
 
@@ -88,6 +89,7 @@ class Segmenter:
         device_images: bool = False,
         device: int = 0,
         self_test: bool = True,
+        trusted: Trusted | None = None,
     ) -> "Segmenter":
         """Open a bundle with an engine.
 
@@ -103,12 +105,13 @@ class Segmenter:
             device_images: scale images and make label maps on the GPU too; see `EngineOptions`.
             device: which GPU, as CUDA numbers those that this process sees; for engines that run on one.
             self_test: run the bundle's self-test first (one support encoding and one query).
+            trusted: demand that one of these keys has signed the bundle, see `Bundle.open`; None demands nothing.
 
         Raises:
-            InputError: no bundle, or a file of it was changed.
+            InputError: no bundle, a file of it was changed, or no trusted key has signed it.
             EngineError: the engine or the precision cannot be had here, or fails the self-test.
         """
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, trusted=trusted)
         choice = open_engine(
             opened,
             engine,

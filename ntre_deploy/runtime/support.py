@@ -1,6 +1,9 @@
 """Support memories: what the network keeps of annotated images, so that queries never touch them again."""
 
+import hashlib
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,19 +11,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
-from ntre_deploy.errors import InputError
-from ntre_deploy.files import atomic_file, reading, saving_tensors
+from ntre_deploy.errors import InputError, NtreWarning
+from ntre_deploy.files import atomic_file, reading
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
 
 Float = NDArray[np.float32]
 
 FORMAT = "ntre-support"
-# 1 had neither calibration nor shot scores, and is still read
-VERSION = 2
-_READ = (1, 2)
+# 1 had neither calibration nor shot scores, 2 no digest; both are still read
+VERSION = 3
+_READ = (1, 2, 3)
+_DIGESTED = 3
 _KEY = "ntre"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# what stands in the digest's place while the file is hashed
+_ZEROS = "0" * 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +63,7 @@ class SupportMemory:
         return replace(self, calibration=None)
 
     def save(self, path: str | Path) -> None:
-        """Write the memory as safetensors, whole or not at all.
+        """Write the memory as safetensors with a SHA-256 of the file, whole or not at all.
 
         Raises:
             InputError: the file cannot be written.
@@ -67,35 +75,39 @@ class SupportMemory:
             "name": self.name,
             "model": self.model,
             "shot_scores": self.shot_scores,
+            "sha256": _ZEROS,
         }
         if self.calibration is not None:
             content |= self.calibration._asdict()
         metadata = {_KEY: json.dumps(content, sort_keys=True)}  # several entries would be ordered at random
-        with atomic_file(Path(path)) as temporary, saving_tensors():
-            save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
+        file = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
+        with atomic_file(Path(path)) as temporary:
+            temporary.write_bytes(_with_digest(file))
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportMemory":
-        """Read a memory written by `save`.
+        """Read a memory written by `save`; one of before there were digests is read with an `NtreWarning`.
 
         Raises:
-            InputError: not such a file, or its arrays or figures are not those of a memory.
+            InputError: not such a file, its digest is not that of its bytes, or its arrays or figures are not those of
+                a memory.
         """
         path = Path(path)
         with reading(path, "Support memory"):
             if not path.is_file():
                 raise InputError(f"Support memory {path} does not exist or is not a file.")
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            with safe_open(path, framework="numpy") as opened:
+                content = _content((opened.metadata() or {}).get(_KEY, ""))
+            if content.get("format") != FORMAT or content.get("version") not in _READ:
+                known = f"{', '.join(map(str, _READ[:-1]))} or {_READ[-1]}"
+                raise InputError(f"{path} is no support memory of version {known}; make one with `encode_support`.")
+            file = path.read_bytes()
+            _check_digest(path, file, content)
+            tensors = load_tensors(file)
         # a dtype that NumPy lacks raises AttributeError or KeyError
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise InputError(f"{path} is not a readable support memory: {error}.") from error
-        content = _content(metadata.get(_KEY, ""))
-        if content.get("format") != FORMAT or content.get("version") not in _READ:
-            known = " or ".join(map(str, _READ))
-            raise InputError(f"{path} is no support memory of version {known}; make one with `encode_support`.")
         prototype = tensors.pop("prototype", np.empty(0))
         keys = [tensors.get(f"keys.{i}", np.empty(0)) for i in range(len(tensors))]
         right = (
@@ -123,6 +135,33 @@ class SupportMemory:
             )
         name, model = str(content.get("name", "")), str(content.get("model", ""))
         return cls(name, prototype, tuple(keys), model, calibration, scores)
+
+
+def _with_digest(file: bytes) -> bytes:
+    """A safetensors file whose digest is still zeros, with the digest in their place."""
+    # JSON in JSON: inside a class name, the quotes would be escaped once more
+    name = rb"\"sha256\": \""
+    place = file.index(name + _ZEROS.encode()) + len(name)
+    return file[:place] + hashlib.sha256(file).hexdigest().encode() + file[place + len(_ZEROS) :]
+
+
+def _check_digest(path: Path, file: bytes, content: dict[str, object]) -> None:
+    digest = content.get("sha256")
+    if digest is None and content["version"] != _DIGESTED:
+        warnings.warn(
+            f"{path} is of version {content['version']}, without a digest: damage to it would go unseen; write it "
+            f"anew with `ntre segment BUNDLE --memory {path} --save-memory FOLDER`.",
+            NtreWarning,
+            stacklevel=3,
+        )
+        return
+    # in lower case only, as every bit of the file counts
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise InputError(f"{path} lacks the digest of its content, so it is damaged; copy it again or encode it again.")
+    if hashlib.sha256(file.replace(digest.encode(), _ZEROS.encode(), 1)).hexdigest() != digest:
+        raise InputError(
+            f"{path} has been changed: its SHA-256 is not the one that it carries; copy it again or encode it again."
+        )
 
 
 def _content(text: str) -> dict[str, object]:

@@ -14,6 +14,8 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from ntre_deploy.bench.report import schema_text
+
 jsonschema = pytest.importorskip("jsonschema", reason="the schema is checked with jsonschema (extra [dev])")
 
 Done = subprocess.CompletedProcess[str]
@@ -274,6 +276,95 @@ def test_a_device_without_pytorch_is_measured_by_its_engines(
     told = "PyTorch is not installed: what differs is told against onnx-cpu fp32, and there are no speed-ups"
     assert told in report["warnings"]
     assert told in (here / "report" / "report.html").read_text()
+
+
+def test_a_bare_device_is_compared_with_what_the_export_stored(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], here: Path
+) -> None:
+    done = ntre(
+        *("bench", tiny.bundle, "--seconds", "0", "--workers", "1", "--threads", "1", "--out", "report"),
+        *("--max-miou-drop", "0.5", "--min-pixel-agreement", "99.5"),
+        cwd=here,
+        blocked=without("torch", "psutil", "jinja2"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (here / "report").iterdir()) == ["bench.json", "report.md", "sheet.png"]
+    report = json.loads((here / "report" / "bench.json").read_text())
+    jsonschema.validate(report, json.loads(schema_text()), jsonschema.Draft202012Validator)
+    assert report["episodes"]["dataset"] == "reference:procedural:2022"
+    assert report["episodes"]["count"] == 8
+    (engine,) = report["systems"]
+    assert (engine["name"], engine["speedup"]) == ("onnx-cpu", None)
+    # of the network itself, and not of the engine with itself
+    assert engine["parity"]["against"] == "pytorch stored fp32"
+    assert 0 < engine["parity"]["logits_error"] < 1e-3
+    assert engine["parity"]["pixel_agreement"] > 0.999
+    (stored,) = report["stored"]
+    assert stored["miou"] - engine["accuracy"]["miou"] == pytest.approx(engine["parity"]["miou_drop"])
+    assert f"compared with pytorch stored fp32 in tiny: mIoU {100 * stored['miou']:.2f}" in done.stdout.splitlines()
+    told = "\n".join(report["warnings"])
+    for words in (
+        "psutil is not installed: it would add clock, memory, and what other processes did to the figures",
+        "jinja2 is not installed: it would add report.html",
+        "PyTorch is not installed: what differs is told against what the export stored of PyTorch",
+    ):
+        assert words in told
+        assert words in done.stdout
+    assert report["conditions"] is None
+    assert "pip install 'ntre_deploy[bench]'" in told
+
+
+def test_a_broken_engine_is_found_on_the_device(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], here: Path
+) -> None:
+    bundle = Path(shutil.copytree(tiny.bundle, here / "broken.ntre"))
+    path = bundle / "query.onnx"
+    graph = onnx.load(path)
+    last = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * 3, last.name))
+    onnx.save(graph, str(path))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        content = (bundle / entry["name"]).read_bytes()
+        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    arguments = ("bench", "broken.ntre", *QUICK, "--min-pixel-agreement", "99.9")
+    done = ntre(*arguments, cwd=here, blocked=without("torch"))
+    assert done.returncode == 1
+    assert "gates failed: onnx-cpu fp32: equal pixels" in done.stderr
+
+
+def test_the_reference_set_runs_beside_pytorch_where_it_is_asked_for(
+    tiny: SimpleNamespace, call: Callable[..., Done], refused: Callable[..., str]
+) -> None:
+    done = call("bench", tiny.bundle, "--dataset", "reference", "--json", "--engine", "onnx-cpu", *QUICK)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["episodes"]["dataset"] == "reference:procedural:2022"
+    assert [s["parity"]["against"] for s in report["systems"]] == ["pytorch full fp32"] * 3
+    assert report["stored"] == []
+    message = refused("bench", tiny.bundle, "--dataset", "reference", "--shots", "5")
+    assert "leave out the options that draw" in message
+
+
+def test_a_bundle_without_a_set_names_what_it_would_add(
+    tiny: SimpleNamespace, ntre: Callable[..., Done], without: Callable[..., Path], here: Path
+) -> None:
+    bundle = Path(shutil.copytree(tiny.bundle, here / "bare.ntre"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"] = [entry for entry in manifest["files"] if entry["role"] != "reference"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "reference.safetensors").unlink()
+    blocked = without("torch")
+    done = ntre("bench", "bare.ntre", *QUICK, cwd=here, blocked=blocked)
+    assert done.returncode == 0, done.stderr
+    assert "bare.ntre holds no reference set, as `ntre export` stores one by --reference: it would add parity" in (
+        done.stdout
+    )
+    assert "episodes of procedural:0" in " ".join(done.stdout.split())
+    done = ntre("bench", "bare.ntre", "--dataset", "reference", *QUICK, cwd=here, blocked=blocked)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--dataset reference cannot be used: bare.ntre holds no reference set" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def check(bundle: Path) -> dict[str, Finding]:
 def test_each_precision_runs_its_self_test(exported: Path) -> None:
     found = check(exported)
     assert found["bundle"].status == "ok"
-    assert "squeezenet1_1 at 65 pixels, 5 files" in found["bundle"].text
+    assert "squeezenet1_1 at 65 pixels, 6 files" in found["bundle"].text
     for precision in ("fp32", "fp16"):
         assert found[f"bundle on onnx-cpu {precision}"].status == "ok"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ntre_deploy.data.procedural import ProceduralDataset
 from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.export import verify as verification
 from ntre_deploy.export.bundle import ExportOptions, _file_precisions, export_bundle
@@ -15,8 +16,9 @@ from ntre_deploy.files import sha256
 from ntre_deploy.model.checkpoint import load_checkpoint, save_checkpoint
 from ntre_deploy.model.config import NTRENetConfig
 from ntre_deploy.model.weights import import_weights
-from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.bundle import REFERENCE, Bundle
 from ntre_deploy.runtime.inputspec import InputSpec
+from ntre_deploy.runtime.labels import label_map
 from ntre_deploy.runtime.segmenter import Segmenter
 
 
@@ -127,10 +129,34 @@ def test_a_target_that_shrinks_to_nothing_does_not_become_the_self_test(tiny_che
         mask[350:354] = 255
         Image.fromarray(pixels).save(tmp_path / "wires" / "wire" / "images" / f"{name}.png")
         Image.fromarray(mask).save(tmp_path / "wires" / "wire" / "masks" / f"{name}.png")
-    options = ExportOptions(verify_on=FolderDataset(tmp_path / "wires"))
+    options = ExportOptions(verify_on=FolderDataset(tmp_path / "wires"), reference_episodes=0)
     export_bundle(tiny_checkpoint, tmp_path / "x.ntre", options)
+    assert Bundle.open(tmp_path / "x.ntre").reference() is None
     assert Bundle.open(tmp_path / "x.ntre").self_test().support_mask.mean() > 0.01
     Segmenter.load(tmp_path / "x.ntre")
+
+
+def test_the_reference_set_is_the_pytorch_networks_answer_to_its_own_pictures(
+    exported: Path, tiny_checkpoint: Path
+) -> None:
+    bundle = Bundle.open(exported)
+    (entry,) = [entry for entry in bundle.manifest.files if entry.role == "reference"]
+    assert (entry.name, entry.details) == (REFERENCE, {"dataset": "procedural:2022"})
+    assert entry.size < 700_000
+    found = bundle.reference()
+    assert found is not None
+    assert (found.dataset, found.shots, len(found.episodes)) == ("procedural:2022", 1, 8)
+    assert len({episode.class_id for episode in found.episodes}) == 8
+    network = FullNetwork(load_checkpoint(tiny_checkpoint).model, bundle.manifest.input)
+    segmenter = Segmenter.load(exported, "onnx-cpu", precision="fp32")
+    for episode in found.episodes:
+        assert max(episode.query.shape) == 160
+        logits, box = network.logits(episode.query, network.prepare(episode.supports))
+        np.testing.assert_array_equal(label_map(logits, box), episode.labels)
+        np.testing.assert_allclose(episode.logits, logits[0], rtol=0, atol=1e-5 * np.abs(logits).max())
+        ours, _ = segmenter.logits(episode.query, segmenter.encode_episode(episode.supports))
+        np.testing.assert_allclose(ours[0], episode.logits, rtol=0, atol=1e-3 * np.abs(logits).max())
+        assert (episode.truth == 1).any()
 
 
 def test_a_bundle_that_fails_its_own_self_test_is_not_written(
@@ -155,7 +181,11 @@ def test_a_backbone_of_other_colours_and_a_coarser_layer_4_is_exported_whole(tmp
     config = NTRENetConfig(backbone="efficientnet_lite0", width=8, bg_channels=8, bins=(3,), input_size=89)
     model, origin = import_weights("random:3", config)
     save_checkpoint(tmp_path / "c.safetensors", model, origin)
-    manifest = export_bundle(tmp_path / "c.safetensors", tmp_path / "x.ntre", ExportOptions())
+    options = ExportOptions(reference=ProceduralDataset(5), reference_episodes=2)
+    manifest = export_bundle(tmp_path / "c.safetensors", tmp_path / "x.ntre", options)
+    found = Bundle.open(tmp_path / "x.ntre").reference()
+    assert found is not None
+    assert (found.dataset, len(found.episodes)) == ("procedural:5", 2)
     assert manifest.input == InputSpec(89, (127, 127, 127), (128, 128, 128))
     assert Bundle.open(tmp_path / "x.ntre").manifest.input == manifest.input
     assert (manifest.model.feature_size, manifest.model.key_channels) == ((6, 6), 1152)

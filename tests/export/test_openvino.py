@@ -28,7 +28,12 @@ def test_openvino_adds_proof_and_no_files(tiny_checkpoint: Path, tmp_path: Path)
     out = tmp_path / "x.ntre"
     export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("fp32", "bf16"), engines=("openvino",)))
     bundle = Bundle.open(out)
-    assert {e.name for e in bundle.manifest.files} == {"support.onnx", "query.onnx", "selftest.safetensors"}
+    assert {e.name for e in bundle.manifest.files} == {
+        "support.onnx",
+        "query.onnx",
+        "selftest.safetensors",
+        "reference.safetensors",
+    }
     assert bundle.precisions("openvino") == ["fp32", "bf16"]
     assert bundle.precisions("onnx") == ["fp32"]
     for entry in bundle.manifest.engines:

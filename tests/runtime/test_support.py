@@ -1,9 +1,11 @@
 """Support memories: files that come back equal, and hostile ones."""
 
+import hashlib
 import json
 import os
 import stat
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.runtime.calibration import NEUTRAL, Calibration
 from ntre_deploy.runtime.support import SupportMemory, calibrations, compact_keys
 
@@ -26,6 +28,9 @@ def meta(**changes: object) -> dict[str, str]:
 
 META = meta()
 RNG = np.random.default_rng
+NAME = 'forké "sha256": "' + "0" * 64
+# made for versions without a digest, which are read with a warning
+pytestmark = pytest.mark.filterwarnings("ignore:.*without a digest:ntre_deploy.errors.NtreWarning")
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -104,19 +109,101 @@ def test_a_truncated_memory_is_refused(tmp_path: Path, length: int) -> None:
     refused(tmp_path / "m")
 
 
-@given(st.integers(0, 10_000), st.integers(0, 255))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int, byte: int) -> None:
-    content = bytearray(save(tensors(memory(3, 4)), META))
-    content[at % len(content)] = byte
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file with everything that a memory may hold, and a name that JSON has to escape twice."""
+    path = tmp_path_factory.mktemp("saved") / "m"
+    item = replace(memory(3, 4, name=NAME), calibration=Calibration(0.25, 1e-05), shot_scores=(0.5, 1e-07))
+    item.save(path)
+    return path.read_bytes()
+
+
+def header_end(content: bytes) -> int:
+    return 8 + struct.unpack("<Q", content[:8])[0]
+
+
+def test_a_flipped_bit_in_any_byte_is_refused(saved: bytes, tmp_path: Path) -> None:
+    # every byte of the header, where a flip may give JSON of the same meaning (1e-05 and 1E-05, \\u00e9 and \\u00E9)
+    said = set()
+    for at in range(len(saved)):
+        content = bytearray(saved)
+        content[at] ^= 0x20 if at < header_end(saved) else 1 << at % 8
+        (tmp_path / "m").write_bytes(content)
+        said.add(refused(tmp_path / "m").replace(str(tmp_path / "m"), "").split(":")[0])
+    assert any("has been changed" in text for text in said)
+    assert any("lacks the digest" in text for text in said)
+
+
+_PARTS = {
+    "length": lambda c: (0, 8),
+    "format": lambda c: (c.index(b"ntre-support"), 12),
+    "name": lambda c: (c.index(b"name"), 30),
+    "model": lambda c: (c.index(b"model"), 14),
+    "offset": lambda c: (c.index(b"offset"), 16),
+    "digest": lambda c: (c.index(b"sha256"), 76),
+    "version": lambda c: (c.index(b"version"), 12),
+    "tensors": lambda c: (c.index(b'"keys.0"'), header_end(c) - c.index(b'"keys.0"')),
+    "data": lambda c: (header_end(c), len(c) - header_end(c)),
+}
+
+
+@pytest.mark.parametrize("part", _PARTS)
+@given(data=st.data())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_flipped_bits_are_refused_wherever_they_are(
+    part: str, data: st.DataObject, saved: bytes, tmp_path: Path
+) -> None:
+    start, length = _PARTS[part](saved)
+    content = bytearray(saved)
+    places = st.tuples(st.integers(start, start + length - 1), st.integers(0, 7))
+    for at, bit in data.draw(st.lists(places, min_size=1, max_size=3, unique=True)):
+        content[at] ^= 1 << bit
     (tmp_path / "m").write_bytes(content)
-    message = ""
-    try:
-        got = SupportMemory.load(tmp_path / "m")
-        assert all(np.isfinite(a).all() for a in (got.prototype, *got.keys))
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
+    refused(tmp_path / "m")
+
+
+def test_other_content_under_the_digest_of_a_file_is_refused(saved: bytes, tmp_path: Path) -> None:
+    for change in (
+        lambda c: c + b"\0",
+        lambda c: c[:-4] + bytes(4),
+        lambda c: c.replace(b"fork", b"knife"[:4]),
+        lambda c: c.replace(b'\\"model\\": \\"m1', b'\\"model\\": \\"m2'),
+        lambda c: c.replace(b"[0.5", b"[0.6"),
+    ):
+        assert change(saved) != saved
+        (tmp_path / "m").write_bytes(change(saved))
+        refused(tmp_path / "m")
+
+
+def test_the_digest_is_what_the_documentation_tells_others_to_compute(saved: bytes) -> None:
+    header = json.loads(saved[8 : header_end(saved)])
+    digest = json.loads(header["__metadata__"]["ntre"])["sha256"]
+    assert saved.count(digest.encode()) == 1
+    assert hashlib.sha256(saved.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
+
+
+def test_the_same_memory_is_the_same_file(saved: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(saved)
+    SupportMemory.load(tmp_path / "m").save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == saved
+
+
+@pytest.mark.parametrize("digest", [None, 5, "", "0" * 64, "A" * 64, "a" * 63, ["a" * 64]])
+def test_version_3_without_its_digest_is_refused(digest: object, tmp_path: Path) -> None:
+    more = {} if digest is None else {"sha256": digest}
+    save_file(tensors(memory(3)), tmp_path / "m", meta(version=3, **more))
+    refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_versions_without_a_digest_are_read_with_a_warning(version: int, tmp_path: Path) -> None:
+    save_file(tensors(memory(3)), tmp_path / "m", meta(version=version))
+    with pytest.warns(NtreWarning, match=f"of version {version}, without a digest.*--save-memory") as caught:
+        SupportMemory.load(tmp_path / "m").save(tmp_path / "new")
+    assert [Path(warning.filename).name for warning in caught] == [Path(__file__).name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SupportMemory.load(tmp_path / "new").shots == 1
 
 
 @pytest.mark.parametrize(
@@ -125,7 +212,7 @@ def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int
         None,
         {},
         meta(format="ntre-checkpoint"),
-        meta(version=3),
+        meta(version=4),
         {"ntre": "{}"},
         {"ntre": "{"},
         {"ntre": "[]"},
@@ -133,7 +220,7 @@ def test_a_changed_byte_gives_a_memory_or_an_input_error(tmp_path: Path, at: int
 )
 def test_other_safetensors_files_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file(tensors(memory(3)), tmp_path / "m", metadata)
-    assert "no support memory of version 1 or 2" in refused(tmp_path / "m")
+    assert "no support memory of version 1, 2 or 3" in refused(tmp_path / "m")
 
 
 Arrays = dict[str, np.ndarray]

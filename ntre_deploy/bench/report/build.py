@@ -70,11 +70,14 @@ def build_report(
     run = run or Run()
     first = next(iter(bundles))
     drawn = [parity.draw(result.counts, ways=result.ways) for result in results]
+    stored = {label(r.against): r.against for r in results if r.against is not None}
     systems = []
     for place, result in enumerate(results):
-        reference = results[result.reference]
+        reference, other = results[result.reference], drawn[result.reference]
+        if result.against is not None:
+            reference, other = result.against, parity.draw(result.against.counts)
         baseline = None if result.baseline is None else results[result.baseline]
-        system = _system(result, reference, baseline, drawn[place], drawn[result.reference])
+        system = _system(result, reference, baseline, drawn[place], other)
         system["bundle"] = result.bundle or first
         system["label"] = label(result)
         systems.append(system | _beside(run, place))
@@ -97,6 +100,10 @@ def build_report(
         | dict(run.protocol),
         "conditions": None if run.conditions is None else dict(run.conditions),
         "systems": systems,
+        "stored": [
+            {"label": name, "bundle": found.bundle or first, "miou": found.score.miou, "fb_iou": found.score.fb_iou}
+            for name, found in stored.items()
+        ],
         "skipped": dict(run.skipped),
         "gates": [],
     }
@@ -133,6 +140,7 @@ def _system(
         }
         | ({} if result.confusion is None else {"ways": _ways(result, own, spread)}),
         "parity": {
+            "against": label(reference),
             "finite": bool(np.isfinite(worst)),
             "miou_drop": reference.score.miou - score.miou,
             "miou_drop_interval": list(parity.interval(other.miou - own.miou)) if spread else None,

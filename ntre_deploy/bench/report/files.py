@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,27 @@ Pixels = NDArray[np.uint8]
 def write_report(folder: Path, report: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Path]:
     """Write `bench.json`, `report.html`, `report.md` and, with pictures, `sheet.png`; the paths by what they are.
 
+    The page is left out where jinja2, of which it is made, is not installed.
+
     Raises:
         InputError: the folder cannot be written.
     """
     written = {"report": folder / "report.html", "JSON": folder / "bench.json", "Markdown": folder / "report.md"}
     _write_text(written["JSON"], json.dumps(report, indent=2, allow_nan=False) + "\n")
-    _write_text(written["report"], render(report, pictures))
+    if has_jinja():
+        _write_text(written["report"], render(report, pictures))
+    else:
+        del written["report"]
     _write_text(written["Markdown"], markdown(report, bool(pictures)))
     if pictures:
         written["sheet"] = folder / "sheet.png"
         write_png(written["sheet"], _sheet(pictures))
     return written
+
+
+def has_jinja() -> bool:
+    """Whether there is what the page is made of."""
+    return find_spec("jinja2") is not None
 
 
 def _sheet(pictures: Sequence[Picture]) -> Pixels:

@@ -112,8 +112,7 @@ def _best(report: Report) -> Mapping[str, Any] | None:
 
 def _cards(report: Report, pictures: Sequence[Picture]) -> list[Card]:
     """For each picture, the engine that differs most; as many as the page has room for."""
-    labels = [system["label"] for system in report["systems"]]
-    reference_of = {s["label"]: labels[s["reference"]] for s in report["systems"]}
+    reference_of = {s["label"]: s["parity"]["against"] for s in report["systems"]}
     engines = [s["label"] for s in report["systems"] if s["kind"] == "engine"]
     cards: list[Card] = []
     size = 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ntre_deploy import Segmenter
-from ntre_deploy.errors import GateError
+from ntre_deploy.errors import GateError, InputError, NtreWarning
 from ntre_deploy.plans.addition import add_plans
 from ntre_deploy.runtime import segmenter as module
 from ntre_deploy.runtime.bundle import Bundle
@@ -48,3 +48,23 @@ def test_plans_with_other_masks_are_not_added(
     assert sorted((path.name, path.read_bytes()) for path in own.iterdir()) == before
     assert [path.name for path in own.parent.iterdir()] == ["own.ntre"]
     assert host.alive() == {}
+
+
+def test_a_signature_goes_with_the_manifest_that_it_was_of(
+    own: Path, double: Callable[..., Any], limits: Any, host: Any
+) -> None:
+    pytest.importorskip("cryptography", reason="signatures need it (extra [sign])")
+    from ntre_deploy.signing import make_key, read_private_key, sign_bundle
+
+    double()
+    mine, other = make_key(own.parent / "mine.pem"), make_key(own.parent / "other.pem")
+    sign_bundle(own, read_private_key(mine.private))
+    with pytest.raises(InputError, match="is not trusted"):
+        add_plans(own, "trt", "fp16", limits, trusted=other.public)
+    Bundle.open(own, trusted=mine.public)
+    with pytest.warns(NtreWarning, match=r"is gone, as its manifest lists the new plans.*ntre sign .*own\.ntre --key"):
+        add_plans(own, "trt", "fp16", limits, trusted=mine.public)
+    assert not (own / "manifest.sig").exists()
+    assert Bundle.open(own).precisions("trt") == ["fp16"]
+    with pytest.raises(InputError, match="is not signed"):
+        Bundle.open(own, trusted=mine.public)
