@@ -47,3 +47,13 @@ def outline_box(mask: NDArray[np.generic]) -> list[int]:
         return [0, 0, 0, 0]
     top, left = int(rows[0]), int(columns[0])
     return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+
+
+def outline_boxes(labels: NDArray[np.uint8], classes: int) -> tuple[tuple[int, int, int, int], ...]:
+    """`outline_box` of each class of a label map [H, W], as tuples; background has none."""
+    there = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=classes + 1)).tolist())
+    boxes = []
+    for label in range(1, classes + 1):
+        x, y, width, height = outline_box(labels == label) if label in there else (0, 0, 0, 0)
+        boxes.append((x, y, width, height))
+    return tuple(boxes)
