@@ -71,6 +71,9 @@ def trace(inside: NDArray[np.bool_], left: int = 0, top: int = 0) -> Polygon:
         inside: bool [h, w], with that region alone.
         left, top: where its first pixel lies in the image.
     """
+    height, width = inside.shape
+    if inside.all():
+        return Polygon(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.int32) + np.int32([left, top]))
     # OpenCV gives centres of pixels on the rim; with each pixel doubled, those of a rim lie in a half of their own
     doubled = inside.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)

@@ -62,6 +62,17 @@ class Result:
         return self.labels.shape[0], self.labels.shape[1]
 
     @property
+    def pixels(self) -> Pixels:
+        """The image, uint8 RGB [H, W, 3].
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.image is None:
+            raise InputError("This label map came without its image; `Segmenter.segment_result` keeps it.")
+        return self.image
+
+    @property
     def has_scores(self) -> bool:
         """Whether there are logits, of which scores and margins are made."""
         return self.logits is not None

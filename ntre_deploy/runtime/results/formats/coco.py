@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from ntre_deploy.runtime.results.result import Result
 
 
-def coco(result: "Result", file_name: str | None = None, *, instances: bool = True, min_area: int = 1) -> dict[str, Any]:
+def coco(
+    result: "Result", file_name: str | None = None, *, instances: bool = True, min_area: int = 1
+) -> dict[str, Any]:
     """A dataset of one image; see `Result.to_coco`."""
     annotations = coco_annotations(result, instances=instances, min_area=min_area)
     return coco_dataset([coco_image(result, file_name)], annotations, result.names)
@@ -39,11 +41,10 @@ def coco_annotations(
         min_area: leave smaller instances, or classes, out, in pixels.
         image_id, first_id: numbers of the image and of the first annotation.
     """
-    height, width = result.size
     found: list[tuple[int, dict[str, Any], int, tuple[int, int, int, int], float | None]] = []
     if instances:
         for one in result.instances(min_area):
-            found.append((one.label, encode_rle(one.full_mask(height, width)), one.area, one.box, one.score))
+            found.append((one.label, encode_rle(one.mask, result.size, *one.box[:2]), one.area, one.box, one.score))
     else:
         for label, (area, box) in enumerate(zip(result.areas, result.boxes, strict=True), 1):
             if area >= max(min_area, 1):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.runtime.overlay import palette
+from ntre_deploy.runtime.rle import run_lengths
 
 if TYPE_CHECKING:
     from ntre_deploy.runtime.results.result import Result
@@ -32,7 +33,7 @@ def label_studio(result: "Result", image: str | None = None, min_area: int = 1) 
     for number, instance in enumerate(result.instances(min_area), 1):
         value = {
             "format": "rle",
-            "rle": brush_rle(instance.full_mask(height, width)),
+            "rle": brush_rle(instance.mask, result.size, *instance.box[:2]),
             "brushlabels": [instance.name],
         }
         stroke: dict[str, Any] = {"id": f"region{number}", "type": "brushlabels", "from_name": _FROM, "to_name": _TO}
@@ -60,19 +61,18 @@ def labelling_config(names: Sequence[str]) -> str:
     return f'<View>\n{picture}  <BrushLabels name="{_FROM}" toName="{_TO}">\n{labels}  </BrushLabels>\n</View>\n'
 
 
-def brush_rle(mask: NDArray[np.uint8]) -> list[int]:
+def brush_rle(mask: NDArray[np.generic], size: tuple[int, int], left: int = 0, top: int = 0) -> list[int]:
     """The run-length code of a brush stroke (`rle-pack` of thi.ng/umbrella), as bytes.
 
     Args:
-        mask: [H, W], anything but 0 is painted.
+        mask: [h, w], anything but 0 is painted; a part of an image of `size` (H, W).
+        left, top: where the part lies.
     """
-    flat = np.asarray(mask != 0).ravel()
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(np.append(starts, flat.size)) * _CHANNELS
-    bits = [f"{flat.size * _CHANNELS:032b}", f"{_WORD - 1:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
-    for value, length in zip(flat[starts].tolist(), lengths.tolist(), strict=True):
-        for at in range(0, length, _LONGEST):
-            bits.append(_run(min(length - at, _LONGEST) - 1, 255 if value else 0))
+    pixels = size[0] * size[1] * _CHANNELS
+    bits = [f"{pixels:032b}", f"{_WORD - 1:05b}", *(f"{length - 1:04b}" for length in _SIZES)]
+    for number, length in enumerate(run_lengths(mask, size, left, top)):
+        for at in range(0, length * _CHANNELS, _LONGEST):
+            bits.append(_run(min(length * _CHANNELS - at, _LONGEST) - 1, 255 * (number % 2)))
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))

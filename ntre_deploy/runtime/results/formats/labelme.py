@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 _VERSION = "5.0.0"
 
 
-def labelme(
-    result: "Result", image_path: str | None = None, min_area: int = 1, tolerance: float = 0
-) -> dict[str, Any]:
+def labelme(result: "Result", image_path: str | None = None, min_area: int = 1, tolerance: float = 0) -> dict[str, Any]:
     """The content of a file of LabelMe; see `Result.to_labelme`."""
     height, width = result.size
     shapes = [
