@@ -49,8 +49,8 @@ def as_image(given: object, what: str = "The image") -> Pixels:
         array = array.transpose(1, 2, 0)
     elif array.shape[0] == 3 and not isinstance(given, np.ndarray):
         raise InputError(
-            f"{what} is a tensor {list(array.shape)}, which may be [H, W, 3] or [3, H, W]; give it as a uint8 RGB array "
-            "[H, W, 3]."
+            f"{what} is a tensor {list(array.shape)}, which may be [H, W, 3] or [3, H, W]; give it as a uint8 RGB "
+            "array [H, W, 3]."
         )
     if array.dtype.kind == "f":
         array = _from_floats(array, what)

@@ -46,7 +46,7 @@ class Polygon:
 
     def simplified(self, tolerance: float) -> "Polygon":
         """The same with fewer corners, none of the removed ones farther away than `tolerance` pixels."""
-        return Polygon(*(simplify(self.outer, tolerance), tuple(simplify(ring, tolerance) for ring in self.holes)))
+        return Polygon(simplify(self.outer, tolerance), tuple(simplify(ring, tolerance) for ring in self.holes))
 
     def keyhole(self, tolerance: float = 0) -> NDArray[np.float64]:
         """One ring for formats without holes: each is joined to what lies above it by a cut of no width.
@@ -73,12 +73,13 @@ def trace(inside: NDArray[np.bool_], left: int = 0, top: int = 0) -> Polygon:
     """
     height, width = inside.shape
     if inside.all():
-        return Polygon(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.int32) + np.int32([left, top]))
+        right, bottom = left + width, top + height
+        return Polygon(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.int32))
     # OpenCV gives centres of pixels on the rim; with each pixel doubled, those of a rim lie in a half of their own
     doubled = inside.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parents = hierarchy.reshape(-1, 4)[:, 3]
-    corners = [_corners(contour.reshape(-1, 2), left, top) for contour in contours]
+    corners = [_corners(contour.reshape(-1, 2).astype(np.int32), left, top) for contour in contours]
     outer = next(ring for ring, parent in zip(corners, parents, strict=True) if parent < 0)
     return Polygon(
         _turned(outer, 1), tuple(_turned(ring, -1) for ring, p in zip(corners, parents, strict=True) if p >= 0)
@@ -96,16 +97,16 @@ def simplify(ring: Ring, tolerance: float) -> Ring:
     """A ring [n, 2] with fewer corners (Douglas and Peucker); as it is where fewer than three would be left."""
     if tolerance <= 0:
         return ring
-    # both halves between two points far apart are thinned on their own: the ring stays one
-    points = cv2.approxPolyDP(ring.reshape(-1, 1, 2), tolerance, True).reshape(-1, 2)
-    return points.astype(np.int32, copy=False) if len(points) >= 3 else ring
+    points = np.asarray(cv2.approxPolyDP(ring.reshape(-1, 1, 2), tolerance, True), np.int32).reshape(-1, 2)
+    return points if len(points) >= 3 else ring
 
 
 def _corners(points: Ring, left: int, top: int) -> Ring:
-    ring = (points + 1) // 2 + np.array([left, top], np.int32)
+    ring: Ring = (points + 1) // 2 + np.array([left, top], np.int32)
     ring = ring[(ring != np.roll(ring, 1, axis=0)).any(axis=1)]
     came, goes = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    return ring[came[:, 0] * goes[:, 1] != came[:, 1] * goes[:, 0]].astype(np.int32)
+    turns: NDArray[np.bool_] = came[:, 0] * goes[:, 1] != came[:, 1] * goes[:, 0]
+    return np.asarray(ring[turns], np.int32)
 
 
 def _turned(ring: Ring, sign: int) -> Ring:
@@ -120,7 +121,7 @@ def _inset(ring: Ring) -> Ring:
     inward = np.stack([-goes[:, 1], goes[:, 0]], axis=1)
     before = ring * _PARTS + np.roll(inward, 1, axis=0) - came
     points = np.stack([before, ring * _PARTS + inward + goes], axis=1).reshape(-1, 2)
-    return points[(points != np.roll(points, 1, axis=0)).any(axis=1)].astype(np.int32)
+    return np.asarray(points[(points != np.roll(points, 1, axis=0)).any(axis=1)], np.int32)
 
 
 def _join(ring: Ring, hole: Ring) -> Ring:

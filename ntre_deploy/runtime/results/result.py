@@ -40,6 +40,9 @@ class Result:
         path: of the image's file; None where it came as pixels.
     """
 
+    labels: Pixels
+    names: tuple[str, ...]
+
     def __init__(
         self,
         labels: Pixels,

@@ -51,7 +51,7 @@ def label_studio(result: "Result", image: str | None = None, min_area: int = 1) 
 
 
 def labelling_config(names: Sequence[str]) -> str:
-    """The labelling interface for these classes, in the colours of overlays; to be pasted into the project's settings."""
+    """The labelling interface for these classes, in the colours of overlays: for the project's settings."""
     colours = palette(len(names))[1:].tolist()
     labels = "".join(
         f'    <Label value={quoteattr(name)} background="#{r:02x}{g:02x}{b:02x}"/>\n'
