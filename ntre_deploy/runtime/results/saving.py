@@ -39,7 +39,7 @@ def write_json(path: Path, content: object) -> None:
 
 def _write_jpeg(path: Path, result: "Result") -> None:
     with atomic_file(path) as temporary:
-        Image.fromarray(result.plot()).save(temporary, format="JPEG", quality=_QUALITY)
+        Image.fromarray(result.plot()).save(temporary, format="JPEG", quality=_QUALITY, subsampling=0)
 
 
 # the longer endings first: of several that fit, one counts
