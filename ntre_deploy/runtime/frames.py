@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import reading
 from ntre_deploy.runtime.imagefile import IMAGE_SUFFIXES
@@ -14,14 +16,16 @@ def frames(source: Any) -> Iterator[Any]:
     """Images as `as_image` takes them, read one by one.
 
     Args:
-        source: path of a video, of a folder (its photos in the order of their names) or of a photo; or an iterable of
-            images.
+        source: path of a video, of a folder (its photos in the order of their names) or of a photo; one image; or an
+            iterable of images.
 
     Raises:
         InputError: a path that does not exist, a folder without photos, or what gives no images.
     """
     if isinstance(source, str | Path):
         return _of_path(Path(source))
+    if isinstance(source, Image.Image) or getattr(source, "ndim", 0) == 3:
+        return iter([source])
     if isinstance(source, Iterable):
         return iter(source)
     raise InputError(f"A source of images is expected, not {type(source).__name__}: a path, or an iterable of images.")

@@ -264,6 +264,10 @@ def test_a_stream_gives_frames_with_their_results(
         np.testing.assert_array_equal(result.labels, labels)
     ((frame, _),) = segmenter.stream(str(tmp_path / "1.png"), memories)
     np.testing.assert_array_equal(frame, images[1])
+    for one in (images[2], Image.fromarray(images[2])):
+        ((frame, result),) = segmenter.stream(one, memories)
+        np.testing.assert_array_equal(result.labels, wanted[2])
+    assert len(list(segmenter.stream(np.stack(images), memories))) == 3
 
 
 def test_a_stream_of_a_video_is_read_as_it_is_asked_for(
