@@ -40,8 +40,13 @@ def command(
     ] = Path("segmented"),
     write: Annotated[
         list[str] | None,
-        typer.Option("--write", metavar="KIND", help="mask, overlay, video, coco, page."),
+        typer.Option(
+            "--write",
+            metavar="KIND",
+            help="mask, overlay, video, page, coco, labelme, yolo, geojson, polygons, label-studio; repeat it.",
+        ),
     ] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="COCO: each connected region on its own.")] = False,
     no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Leave classes' margins raw.")] = False,
     no_leave_one_out: Annotated[bool, typer.Option("--no-leave-one-out", help="Do not score shots.")] = False,
     every: Annotated[
@@ -103,7 +108,7 @@ def command(
 
     sources = find_sources(inputs or [])
     shots_of = _supports(support or [])
-    kinds = chosen_kinds(write, sources)
+    kinds = chosen_kinds(write, sources, instances)
     given = [source.path for source in sources]
     given += [path for pairs in shots_of.values() for image, mask in pairs for path in (image, mask_file(mask)[0])]
     check_outputs(out, kinds, sources, [*given, *(memory or [])])
@@ -154,9 +159,9 @@ def command(
                 item.save(save_memory / f"{item.name}.safetensors")
                 note(f"wrote {save_memory / item.name}.safetensors ({item.shots} shots)")
     if as_json:
-        from ntre_deploy.segment.outputs import COCO, PAGE
+        from ntre_deploy.segment.outputs import TOGETHER
 
-        files = {"coco": COCO, "page": PAGE} if results and dataset is None else {}
+        files = TOGETHER if results and dataset is None else {}
         more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
         told = {item.name: list(item.shot_scores) for item in memories if item.shot_scores is not None}
         content = {"engine": segmenter.reason, "results": results, "shot_scores": told}
@@ -201,7 +206,7 @@ def run_episodes(segmenter: "Segmenter", draw: Draw, out: Path) -> list[dict[str
 
 
 def _tell(results: list[dict[str, Any]], kinds: "Kinds", out: Path) -> None:
-    from ntre_deploy.segment.outputs import COCO, PAGE
+    from ntre_deploy.segment.outputs import COCO, LABEL_STUDIO, LABEL_STUDIO_CONFIG, PAGE, SHAPES
     from ntre_deploy.segment.run import unseen
 
     order = ("mask", "overlay")
@@ -214,8 +219,14 @@ def _tell(results: list[dict[str, Any]], kinds: "Kinds", out: Path) -> None:
             print(f"wrote {pictures} of {result['video']} to {result['folder']}")
         if "video" in result and "overlay" in result:
             print(f"wrote {result['overlay']} ({result['frames']} frames)")
+    for kind in SHAPES:
+        if kind in kinds.shapes:
+            images = sum(result.get("frames", 1) for result in results)
+            print(f"wrote {_things(images, ['file'])} of {kind} to {out / SHAPES[kind][0]}")
     if "coco" in kinds.together:
         print(f"wrote {out / COCO}")
+    if "label-studio" in kinds.together:
+        print(f"wrote {out / LABEL_STUDIO}, and {LABEL_STUDIO_CONFIG} for the labelling interface")
     if "page" in kinds.together:
         print(f"look at {out / PAGE}")
     for name in unseen(results):

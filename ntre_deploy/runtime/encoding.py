@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +10,15 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.engines import Engine
 from ntre_deploy.runtime.inputspec import InputSpec
-from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image, prepare_mask
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image, prepare_mask
 from ntre_deploy.runtime.masks import check_target, normalise_mask
+from ntre_deploy.runtime.pictures import as_image, as_mask
 from ntre_deploy.runtime.support import SupportMemory, compact_keys
 
 Float = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-Shot = tuple[Pixels, NDArray[np.generic]]
+# image and mask, in every form that `as_image` and `as_mask` take
+Shot = tuple[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +73,11 @@ def _encode(engine: Engine, spec: InputSpec, shot: Shot, number: int, name: str,
     what = f"Support {number} of '{name}'"
     if not isinstance(shot, Sequence) or len(shot) != 2:
         raise InputError(f"{what} is {type(shot).__name__}; a list of pairs (image, mask) is expected.")
-    image = check_image(shot[0], f"{what}: the image")
-    mask = normalise_mask(shot[1], f"{what}: the mask")
+    try:
+        image, given = as_image(shot[0], "the image"), as_mask(shot[1], "the mask")
+        mask = normalise_mask(given, "the mask")
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
     check_target(mask, image, what)
     pixels, box = prepare_image(image, spec)
     target = prepare_mask(mask, spec)

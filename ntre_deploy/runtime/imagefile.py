@@ -51,7 +51,7 @@ def _open(path: Path, what: str) -> Image.Image:
     return image
 
 
-def _decode(image: Image.Image, path: Path, what: str, mode: str | None) -> Image.Image:
+def _decode(image: Image.Image, path: str | Path, what: str, mode: str | None) -> Image.Image:
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -72,16 +72,28 @@ def read_image(path: str | Path) -> Pixels:
     """
     path = Path(path)
     with _open(path, "Image") as image:
-        if image.mode in _DEEP:
-            grey = np.asarray(_decode(image, path, "Image", None))
-            if grey.min() < 0 or grey.max() > _MAX_16:
-                raise InputError(f"Image {path} has values outside 16 bits; save it with 8 or 16 bits a channel.")
-            # Pillow's own conversion would cut everything above 255
-            eight = (grey.astype(np.uint32) * 255 + _MAX_16 // 2) // _MAX_16
-            return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise InputError(f"Image {path} holds floating-point values, whose range is unknown; save it with 8 bits.")
-        return np.asarray(_decode(image, path, "Image", "RGB"), dtype=np.uint8)
+        return rgb_pixels(image, path)
+
+
+def rgb_pixels(image: Image.Image, name: str | Path) -> Pixels:
+    """A PIL image as `read_image` gives it: uint8 RGB [H, W, 3], upright.
+
+    Args:
+        name: what to call it in messages.
+
+    Raises:
+        InputError: it is damaged or closed, or has floating-point values.
+    """
+    if image.mode in _DEEP:
+        grey = np.asarray(_decode(image, name, "Image", None))
+        if grey.min() < 0 or grey.max() > _MAX_16:
+            raise InputError(f"Image {name} has values outside 16 bits; save it with 8 or 16 bits a channel.")
+        # Pillow's own conversion would cut everything above 255
+        eight = (grey.astype(np.uint32) * 255 + _MAX_16 // 2) // _MAX_16
+        return np.repeat(eight.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise InputError(f"Image {name} holds floating-point values, whose range is unknown; save it with 8 bits.")
+    return np.asarray(_decode(image, name, "Image", "RGB"), dtype=np.uint8)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ between.
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -129,18 +130,53 @@ def label_scores(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ..
         InputError: more classes than labels.
     """
     labels = label_map(logits, box)
-    sums, counts = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
+    return labels, class_scores(labels, logits, box)
+
+
+def class_scores(labels: Pixels, logits: Float, box: Letterbox) -> tuple[float, ...]:
+    """The scores of `label_scores` for the label map [H, W] of these logits [N, 2, h, w].
+
+    Raises:
+        InputError: more classes than labels.
+    """
+    bins = len(logits) + 1
+    sums, counts = np.zeros(bins), np.zeros(bins, np.int64)
+    for rows, probability in _probabilities(logits, box):
+        won = labels[rows].ravel()
+        sums += np.bincount(won, probability.ravel(), bins)
+        counts += np.bincount(won, minlength=bins)
+    return tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums[1:], counts[1:], strict=True))
+
+
+def probability_map(logits: Float, box: Letterbox) -> Float:
+    """Logits [N, 2, h, w] to float32 [H, W]: the softmax probability of each pixel's label among all margins and 0.
+
+    Raises:
+        InputError: more classes than labels.
+    """
+    clear = np.empty((box.height, box.width), np.float32)
+    for rows, probability in _probabilities(logits, box):
+        clear[rows] = probability
+    return clear
+
+
+def margin_map(logits: Float, box: Letterbox) -> Float:
+    """Logits [2, h, w] of one class to its margins at the image's own size, float32 [H, W]; above 0 is the class."""
+    margins = np.empty((box.height, box.width), np.float32)
+    across, down = _across(logits[None], box)
+    for band in down:
+        np.matmul(band.matrix, across[0, band.features], out=margins[band.pixels])
+    return margins
+
+
+def _probabilities(logits: Float, box: Letterbox) -> Iterator[tuple[slice, Float]]:
+    """Rows of the label map with the probabilities of their labels, among the softmax of all margins and 0."""
     across, down = _across(logits, box)
     for band in down:
-        values, won = band.matrix @ across[:, band.features], labels[band.pixels]
-        # the winner's margin is the largest and above 0, so that no exponential is
+        values = band.matrix @ across[:, band.features]
+        # the winner's margin is the largest, or that of the background is
         top = np.maximum(values.max(axis=0), 0)
-        probability = 1 / (np.exp(values - top).sum(axis=0) + np.exp(-top))
-        for index in range(len(logits)):
-            own = won == index + 1
-            sums[index] += float(probability[own].sum(dtype=np.float64))
-            counts[index] += int(own.sum())
-    return labels, tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums, counts, strict=True))
+        yield band.pixels, 1 / (np.exp(values - top).sum(axis=0) + np.exp(-top))
 
 
 def _across(logits: Float, box: Letterbox) -> tuple[Float, tuple[_Band, ...]]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,23 +10,48 @@ from numpy.typing import NDArray
 _FIRST, _BITS, _MORE, _SIGN = 48, 5, 0x20, 0x10
 
 
-def encode_rle(mask: NDArray[np.generic]) -> dict[str, Any]:
+def encode_rle(
+    mask: NDArray[np.generic], size: tuple[int, int] | None = None, left: int = 0, top: int = 0
+) -> dict[str, Any]:
     """The code of one mask, equal to that of `pycocotools.mask.encode`.
 
     Args:
-        mask: [H, W], anything but 0 is inside.
+        mask: [h, w], anything but 0 is inside.
+        size: (H, W) of the image, where the mask is a part of it; None takes the mask's own.
+        left, top: where the part lies.
 
     Returns:
         `{"size": [H, W], "counts": text}` (rleToString in cocoapi/common/maskApi.c).
     """
-    flat = np.asarray(mask != 0).ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    # the first run is of zeros
-    runs = [0, *counts] if flat.size and flat[0] else counts
+    height, width = size or (mask.shape[0], mask.shape[1])
+    runs = run_lengths(mask.T, (width, height), top, left)
+    if runs[-1] == 0 and len(runs) > 1:
+        del runs[-1]
     # from the fourth on, each run is written as the difference to the one of its kind before
     steps = [run if i < 3 else run - runs[i - 2] for i, run in enumerate(runs)]
-    return {"size": list(mask.shape), "counts": "".join(map(_characters, steps))}
+    return {"size": [height, width], "counts": "".join(map(_characters, steps))}
+
+
+def run_lengths(mask: NDArray[np.generic], size: tuple[int, int], left: int = 0, top: int = 0) -> list[int]:
+    """Lengths of runs of zeros and ones by turns, row after row; the first and the last are of zeros, and may be 0.
+
+    Args:
+        mask: [h, w], a part of an image of `size` (H, W) that is 0 elsewhere, `left` and `top` its first pixel.
+    """
+    rows, columns = mask.shape
+    height, width = size
+    framed = np.zeros((rows, columns + 2), np.int8)
+    framed[:, 1:-1] = mask != 0
+    steps = np.diff(framed, axis=1).ravel()
+    # one more step than pixels in each row
+    places = np.flatnonzero(steps)
+    row, column = np.divmod(places, columns + 1)
+    changes = (row + top) * width + column + left
+    # a run that ends with its row and goes on in the next one
+    joined = np.flatnonzero(changes[1:] == changes[:-1])
+    changes = np.delete(changes, np.concatenate([joined, joined + 1]))
+    lengths: list[int] = np.diff(np.concatenate([[0], changes, [height * width]])).tolist()
+    return lengths
 
 
 def _characters(value: int) -> str:
@@ -42,8 +68,14 @@ def _characters(value: int) -> str:
 
 def outline_box(mask: NDArray[np.generic]) -> list[int]:
     """[x, y, width, height] of the smallest box around a mask [H, W]; zeros where it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return [0, 0, 0, 0]
-    top, left = int(rows[0]), int(columns[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+    return [int(value) for value in cv2.boundingRect(np.asarray(mask != 0).view(np.uint8))]
+
+
+def outline_boxes(labels: NDArray[np.uint8], classes: int) -> tuple[tuple[int, int, int, int], ...]:
+    """`outline_box` of each class of a label map [H, W], as tuples; background has none."""
+    there = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=classes + 1)).tolist())
+    boxes = []
+    for label in range(1, classes + 1):
+        x, y, width, height = outline_box(labels == label) if label in there else (0, 0, 0, 0)
+        boxes.append((x, y, width, height))
+    return tuple(boxes)

@@ -1,9 +1,9 @@
 """`Segmenter`: annotated images in, masks of every further image out; NumPy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,14 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.calibration import NEUTRAL, calibrated, fit, responses
 from ntre_deploy.runtime.encoding import Shot, encode_shots, join, without
 from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
+from ntre_deploy.runtime.frames import frames
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.labels import MAX_CLASSES, label_map, label_scores
-from ntre_deploy.runtime.letterbox import Letterbox, check_image, prepare_image
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
 from ntre_deploy.runtime.manifest import ModelEntry
 from ntre_deploy.runtime.masks import IGNORE, mask_iou
+from ntre_deploy.runtime.pictures import as_image
+from ntre_deploy.runtime.results.result import Result
 from ntre_deploy.runtime.signature import Trusted
 from ntre_deploy.runtime.stacked import StackedSupports, stack_memories
 from ntre_deploy.runtime.support import SupportMemory, calibrations
@@ -142,8 +145,8 @@ class Segmenter:
         """Encode one class from its annotated images.
 
         Args:
-            shots: pairs of a uint8 RGB image [H, W, 3] and its mask [H, W] (booleans, 0/1, 0/255, or 0/1 with 255 as
-                "ignore").
+            shots: pairs of an image, as `as_image` takes it, and its mask: an array [H, W] (booleans, 0/1, 0/255, or
+                0/1 with 255 as "ignore"), or what else `as_mask` takes.
             name: of the class, for messages and files.
             allow_unseen: take a target that vanishes at the network's resolution: evaluation has to run every episode.
             leave_one_out: segment each of two or more shots with the others, for `SupportMemory.shot_scores`; it costs
@@ -221,11 +224,52 @@ class Segmenter:
         }
         return self.encode_supports(given, allow_unseen=True, leave_one_out=False, calibrate=calibrate)
 
-    def segment(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
+    def __call__(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Result:
+        """`segment_result`."""
+        return self.segment_result(image, memory)
+
+    def segment_result(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Result:
+        """Segment one image, and keep what scores, margins and more are made of when they are asked for.
+
+        Args:
+            image: uint8 RGB [H, W, 3], a file, a PIL image or a tensor; see `as_image`.
+            memory: as in `segment`.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
+        pixels = as_image(image)
+        memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+        labels, logits = self._label(pixels, memories)
+        box = Letterbox.fit(pixels.shape[0], pixels.shape[1], self.spec.size)
+        path = Path(image) if isinstance(image, str | Path) else None
+        return Result(labels, [item.name for item in memories], pixels, logits, box, path)
+
+    def stream(self, source: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Iterator[tuple[Pixels, Result]]:
+        """Segment one image after the other, each when it is asked for.
+
+        Args:
+            source: path of a video, of a folder of photos or of a photo, or an iterable of images; see
+                `ntre_deploy.runtime.frames`.
+            memory: as in `segment`.
+
+        Yields:
+            the frame as uint8 RGB [H, W, 3], and its result.
+
+        Raises:
+            InputError: the source cannot be read, or as `segment`.
+            EngineError: as `segment`.
+        """
+        memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+        for image in frames(source):
+            result = self.segment_result(image, memories)
+            yield result.pixels, result
+
+    def segment(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
         """Segment one image.
 
         Args:
-            image: uint8 RGB [H, W, 3].
+            image: uint8 RGB [H, W, 3], or what else `as_image` takes.
             memory: one class, or N of them: the image is encoded once for all.  Where all of several carry a
                 calibration, their margins are compared by it.
 
@@ -239,7 +283,7 @@ class Segmenter:
         return self._label(image, memory)[0]
 
     def segment_scored(
-        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]
+        self, image: Any, memory: SupportMemory | Sequence[SupportMemory]
     ) -> tuple[Pixels, tuple[float, ...]]:
         """As `segment`, with a score for each class; always on the host.
 
@@ -251,12 +295,11 @@ class Segmenter:
         Raises:
             InputError, EngineError: as `segment`.
         """
-        image = check_image(image)
         logits, box = self.logits(image, memory)
         return label_scores(logits, box)
 
     def logits(
-        self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True
+        self, image: Any, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True
     ) -> tuple[Float, Letterbox]:
         """Logits [N, 2, h, w] at feature resolution, and the geometry that `label_map` needs beside them.
 
@@ -265,7 +308,7 @@ class Segmenter:
         Raises:
             InputError, EngineError: as `segment`.
         """
-        pixels, box = prepare_image(image, self.spec)
+        pixels, box = prepare_image(as_image(image), self.spec)
         logits = self._query(pixels, self.stack(memory))
         return calibrated(logits, calibrations(memory)) if calibrate else logits, box
 
@@ -327,9 +370,9 @@ class Segmenter:
             *_SELF_TEST.get(self.engine.precision, _SELF_TEST_16),
         )
 
-    def _label(self, image: Pixels, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
+    def _label(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> tuple[Pixels, Float]:
         """Labels [H, W] and their logits [N, 2, h, w]; made on the engine's device where it does that."""
-        image = check_image(image)
+        image = as_image(image)
         supports, found = self.stack(memory), None
         apply = calibrations(memory)
         # the device's label map knows no calibration

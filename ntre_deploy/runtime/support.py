@@ -53,6 +53,13 @@ class SupportMemory:
     calibration: Calibration | None = None
     shot_scores: tuple[float, ...] | None = None
 
+    def __repr__(self) -> str:
+        more = "" if self.calibration is None else ", calibrated"
+        if self.shot_scores is not None:
+            more += f", shot scores {', '.join(f'{score:.2f}' for score in self.shot_scores)}"
+        shots = f"{self.shots} shot{'' if self.shots == 1 else 's'}"
+        return f"SupportMemory({self.name!r}, {shots}, model {self.model[:12]}{more})"
+
     @property
     def shots(self) -> int:
         """Number of annotated images."""

@@ -13,10 +13,10 @@ from ntre_deploy.runtime.overlay import overlay, palette, tag_names
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory
 from ntre_deploy.runtime.video import Video, write_video
-from ntre_deploy.segment.coco import CocoResults
 from ntre_deploy.segment.inputs import Source
-from ntre_deploy.segment.outputs import COCO, PAGE, Kinds, frame_outputs, photo_outputs, video_output
+from ntre_deploy.segment.outputs import PAGE, Kinds, frame_outputs, photo_outputs, video_output
 from ntre_deploy.segment.page import Card, thumbnail, write_page
+from ntre_deploy.segment.writers import ResultFiles
 
 # pictures of a video on the page
 _SHOWN = 4
@@ -46,7 +46,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.names = [memory.name for memory in self.memories]
-        self._coco = CocoResults(self.names)
+        self._files = ResultFiles(self.out, self.names, self.kinds)
 
     def run(self, sources: Sequence[Source]) -> list[dict[str, Any]]:
         """Segment all of them.
@@ -61,19 +61,18 @@ class Job:
             EngineError: the engine failed.
         """
         results = [self._photo(s.path) if s.video is None else self._video(s.video) for s in sources]
-        if "coco" in self.kinds.together:
-            self._coco.write(self.out / COCO)
+        self._files.finish()
         if "page" in self.kinds.together:
             write_page(self.out / PAGE, self._cards, self.names, self.segmenter.reason)
         return results
 
     def _photo(self, path: Path) -> dict[str, Any]:
         image = read_image(path)
-        labels, scores = self.segmenter.segment_scored(image, self.memories)
+        found = self.segmenter.segment_result(image, self.memories)
+        labels, scores = found.labels, found.scores
         mask, drawn = photo_outputs(self.out, path)
         written, picture = self._pictures(image, labels, mask, drawn, self.kinds.photos)
-        if "coco" in self.kinds.together:
-            self._coco.add(path.name, labels, scores)
+        written |= self._files.add(found, mask, path)
         shares = self._shares(labels)
         if "page" in self.kinds.together:
             links = [file.name for file, kind in ((drawn, "overlay"), (mask, "mask")) if kind in self.kinds.photos]
@@ -95,14 +94,13 @@ class Job:
                 write = stack.enter_context(write_video(target, video.size, video.rate / self.every))
             for frames, image in enumerate(video.read(self.every, partial=self.partial), 1):
                 number = (frames - 1) * self.every
-                labels, scores = self.segmenter.segment_scored(image, self.memories)
+                found = self.segmenter.segment_result(image, self.memories)
+                labels, scores = found.labels, found.scores
                 mask, drawn = frame_outputs(self.out, path, number)
                 _, picture = self._pictures(image, labels, mask, drawn, kinds)
                 if write is not None:
                     write(picture)
-                if "coco" in self.kinds.together:
-                    name = mask.relative_to(self.out).as_posix()
-                    self._coco.add(name, labels, scores, video=path.name, frame=number)
+                self._files.add(found, mask, video=path.name, frame=number)
                 if "page" in self.kinds.together and (frames - 1) % step == 0 and len(shown) < _SHOWN:
                     shown.append(thumbnail(picture))
                 total += self._shares(labels)

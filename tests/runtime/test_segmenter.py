@@ -263,12 +263,20 @@ def test_a_mask_with_other_values_or_another_shape_is_refused(
     assert message.startswith(f"Support 2 of 'fork': the mask {given}")
 
 
-@pytest.mark.parametrize("image", [np.zeros((90, 120), np.uint8), np.zeros((90, 120, 3), np.float32), None, "a.png"])
+@pytest.mark.parametrize(
+    "image", [np.zeros((90, 120), np.uint8), np.zeros((90, 120, 4), np.uint8), np.zeros((90, 120, 3), np.int64), None]
+)
 def test_what_is_no_image_is_refused(segmenter: Segmenter, memories: list[SupportMemory], image: object) -> None:
     shot: Shot = (image, scene(3)[1])  # type: ignore[assignment]
     assert _support_error(segmenter, [scene(1), shot]).startswith("Support 2 of 'fork': the image is")
     with pytest.raises(InputError, match=r"^The image is"):
-        segmenter.segment(image, memories[0])  # type: ignore[arg-type]
+        segmenter.segment(image, memories[0])
+
+
+def test_a_file_of_a_shot_that_is_not_there_is_refused_with_its_class_and_number(segmenter: Segmenter) -> None:
+    image, mask = scene(3)
+    assert _support_error(segmenter, [("a.png", mask)]).startswith("Support 1 of 'fork': Image a.png does not exist")  # type: ignore[list-item]
+    assert _support_error(segmenter, [(image, "a.png")]).startswith("Support 1 of 'fork': Mask a.png does not exist")  # type: ignore[list-item]
 
 
 # --- memories
