@@ -127,7 +127,7 @@ def test_one_annotation_without_a_mask_among_others_is_left_out_and_counted(
 ) -> None:
     wanted = CocoDataset(coco_file(coco_content)).images(0)
     coco_content["annotations"].append({"image_id": 2, "category_id": 3} | change)
-    with pytest.warns(NtreWarning, match=f"skipped 1 of 5 annotations: {reason}$"):
+    with pytest.warns(NtreWarning, match=f"skipped 1 of 5 annotations: {reason}; --strict stops$"):
         dataset = CocoDataset(coco_file(coco_content))
     assert dataset.images(0) == wanted
     assert sum(dataset.skipped.values()) == 1
@@ -277,7 +277,7 @@ def test_lists_are_kept_for_the_content_of_the_file(
     coco_content["annotations"].pop()
     coco_file(coco_content)
     assert lists(cache) == [(), ("10",)]
-    monkeypatch.setattr("ntre_deploy.data.coco.WORTH_KEEPING", 2)
+    monkeypatch.setattr("ntre_deploy.data.annotated.WORTH_KEEPING", 2)
     assert lists(None) == [(), ("10",)]
     (kept,) = tmp_path.glob("ntre-coco-instances-*.json")
     kept.unlink()
