@@ -21,6 +21,7 @@ from ntre_deploy.cli.episodes import (
     SeedOption,
     ShotsOption,
     SplitOption,
+    StrictInPanel,
     WaysOption,
     check_calibrate,
     open_episodes,
@@ -60,6 +61,7 @@ def command(
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
+    strict: StrictInPanel = False,
     checkpoint: Annotated[list[Path] | None, _how("--checkpoint", "FILE", "(default: found beside the bundle)")] = None,
     engine: Annotated[
         list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
@@ -112,7 +114,7 @@ def command(
         max_slowdown=max_slowdown,
     )
     check_calibrate(ways, not no_calibrate)
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, quiet=as_json)
+    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, quiet=as_json, strict=strict)
     plan = Plan(
         seconds=seconds,
         rounds=rounds,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json, steps
+from ntre_deploy.cli.episodes import StrictOption
 from ntre_deploy.cli.plans import (
     Effort,
     EngineCache,
@@ -59,6 +60,7 @@ def command(
             "--calibrate-on", metavar="SPEC", help="Photos that set int8's and fp8's ranges. (default: rendered scenes)"
         ),
     ] = None,
+    strict: StrictOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     sm: Targets = None,
     max_batch: MaxBatch = 4,
@@ -96,8 +98,8 @@ def command(
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
     from ntre_deploy.data.registry import open_dataset
 
-    dataset = open_dataset(verify_on) if verify_on else None
-    calibration = open_dataset(calibrate_on) if calibrate_on else None
+    dataset = open_dataset(verify_on, strict=strict) if verify_on else None
+    calibration = open_dataset(calibrate_on, strict=strict) if calibrate_on else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
     from ntre_deploy.plans.options import TensorRtOptions
 

@@ -1,4 +1,4 @@
-"""Segmentations as files hold them (polygons, run-length codes) into codes of pycocotools, checked before it sees them."""
+"""Segmentations of files (polygons, run-length codes) into codes of pycocotools, checked before it sees them."""
 
 import math
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) ->
     angle = math.radians(degrees)
     x, y = rx * np.cos(turn), ry * np.sin(turn)
     corners = np.stack([x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)], axis=1)
-    return [(corners + (cx, cy)).ravel().tolist()]
+    return [(corners + np.array([cx, cy])).ravel().tolist()]
 
 
 def row_runs(left: int, top: int, mask: NDArray[np.bool_]) -> RowRuns:

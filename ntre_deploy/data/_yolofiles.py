@@ -49,7 +49,9 @@ def find_photos(source: Path, split: str | None) -> Photos:
     content = _read_yaml(source)
     root = _root(source, content)
     chosen = _chosen(source, content, split)
-    files = [path for name in chosen for entry in _listed(source, content[name]) for path in _split(source, root, entry)]
+    files = [
+        path for name in chosen for entry in _listed(source, content[name]) for path in _split(source, root, entry)
+    ]
     if not files:
         raise InputError(f"{source}: there are no photos ({', '.join(IMAGE_SUFFIXES)}) in its {' and '.join(chosen)}.")
     return Photos(root, sorted(set(files)), _yaml_names(source, content), split or chosen[0])

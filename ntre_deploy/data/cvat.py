@@ -163,7 +163,9 @@ def _segmentation(file: Path, index: int, tag: str, shape: dict[str, str]) -> Se
     """A shape as a segmentation; None for a polygon of fewer than three points."""
     if tag == "ellipse":
         cx, cy, rx, ry = (_number(file, index, shape, key) for key in ("cx", "cy", "rx", "ry"))
-        return ellipse(cx, cy, rx, ry, _number(file, index, shape | {"rotation": shape.get("rotation", "0")}, "rotation"))
+        return ellipse(
+            cx, cy, rx, ry, _number(file, index, shape | {"rotation": shape.get("rotation", "0")}, "rotation")
+        )
     if tag == "mask":
         left, top, width, height = (_whole(file, index, shape, key) for key in ("left", "top", "width", "height"))
         counts = [_as(int, file, index, "rle", text) for text in _text(file, index, shape, "rle").split(",")]

@@ -78,7 +78,9 @@ def labelme_annotations(source: Path, contents: dict[Path, dict[str, Any]], *, s
     Raises:
         InputError: as `LabelmeDataset`.
     """
-    shapes = [(path, number, shape) for path, content in contents.items() for number, shape in enumerate(content["shapes"])]
+    shapes = [
+        (path, number, shape) for path, content in contents.items() for number, shape in enumerate(content["shapes"])
+    ]
     labels = sorted({_label(path, number, shape) for path, number, shape in shapes})
     if not labels:
         raise InputError(f"{source} has no shapes; draw some with LabelMe.")

@@ -54,7 +54,9 @@ def open_dataset(
     kind, colon, rest = spec.partition(":")
     # A bare path is what people type first, so it gets the exact text to type instead
     if spec and kind not in KINDS and Path(spec).exists():
-        raise InputError(f"Dataset '{spec}' names no kind; did you mean '{guess_kind(Path(spec))}:{spec}'? Use {FORMS}.")
+        raise InputError(
+            f"Dataset '{spec}' names no kind; did you mean '{guess_kind(Path(spec))}:{spec}'? Use {FORMS}."
+        )
     one_of(kind, KINDS, f"Dataset '{spec}': kind" if colon else "Dataset")
     if kind == "procedural":
         from ntre_deploy.data.procedural import ProceduralDataset
@@ -103,7 +105,7 @@ def guess_kind(path: Path) -> str:
         if any((path / name).is_file() for name in ("data.yaml", "dataset.yaml")):
             return "yolo"
         return "labelme" if any(path.glob("*.json")) else "folder"
-    return {".xml": "cvat", ".yaml": "yolo", ".yml": "yolo"}.get(path.suffix.lower(), "coco")
+    return {".xml": "cvat", ".yaml": "yolo", ".yml": "yolo", "": "folder"}.get(path.suffix.lower(), "coco")
 
 
 def _file_parts(rest: str, ending: str) -> tuple[Path, Path | None]:

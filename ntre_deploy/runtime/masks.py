@@ -75,11 +75,11 @@ def halved(values: NDArray[np.generic], what: str) -> Pixels:
     if (soft := _soft(values)) is None:
         there = np.unique(values)
         raise InputError(
-            f"{what} is a JPEG of the values {int(there[0])} to {int(there[-1])}, which is not black and white; JPEG keeps "
-            "no values: save it as PNG."
+            f"{what} is a JPEG of the values {int(there[0])} to {int(there[-1])}, which is not black and white; "
+            "JPEG keeps no values: save it as PNG."
         )
     warnings.warn(
-        f"{what}: JPEG blurs masks, {soft:.1%} of its pixels are grey; from {HALF} on they are the target (PNG keeps them)",
+        f"{what}: JPEG blurs masks, {soft:.1%} of its pixels are grey; from {HALF} on they are the target",
         NtreWarning,
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""Annotated images as people have them: a photo, and its mask as an image or as a file of LabelMe, COCO, YOLO or CVAT."""
+"""Annotated images as people have them: a photo, and its mask as an image or a file of LabelMe, COCO, YOLO, CVAT."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -99,9 +99,7 @@ Files = dict[Path, "Annotations"]
 _READERS: dict[str, Reader] = {".json": _json, ".txt": _yolo, ".xml": _cvat}
 
 
-def _target(
-    name: str, image: Path, found: "Annotations", choices: list[str], size: tuple[int, int]
-) -> Pixels:
+def _target(name: str, image: Path, found: "Annotations", choices: list[str], size: tuple[int, int]) -> Pixels:
     image_id, choices = _image(image, found, choices)
     entry = found.entries[image_id]
     shown = found.classes_in(image_id)
@@ -131,6 +129,6 @@ def _image(image: Path, found: "Annotations", choices: list[str]) -> tuple[str, 
     shown = ids or list(found.entries)
     more = ", ..." if len(shown) > _SHOWN else ""
     raise InputError(
-        f"{found.source} has {len(ids)} images of the name {named or image.name}; one is needed: add @IMAGE to its name, "
-        f"such as one of {', '.join(shown[:_SHOWN])}{more}."
+        f"{found.source} has {len(ids)} images of the name {named or image.name}; one is needed: "
+        f"add @IMAGE to its name, such as one of {', '.join(shown[:_SHOWN])}{more}."
     )

@@ -35,7 +35,7 @@ def test_help_needs_no_heavy_package(command: str, ntre: Callable[..., Done], ba
 
 
 # the other two belong to their own tests
-@pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "export"))])
+@pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "export", "segment"))])
 def test_help_fits_a_screen(command: str, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "40")
