@@ -18,7 +18,7 @@ from ntre_deploy.runtime.imagefile import MAX_PIXELS
 from ntre_deploy.runtime.masks import IGNORE, Pixels
 
 # why an annotation shows no pixel, in the words of every kind of file
-EMPTY, BOX, FEW, LINE, POINT = "empty", "box only", "of fewer than three points", "line", "point"
+EMPTY, BOX, FEW, LINE, POINT = "empty", "box only", "of fewer than three points", "line only", "point only"
 
 
 @dataclass(frozen=True)

@@ -165,11 +165,11 @@ def _photo(root: Path, path: Path, content: dict[str, Any]) -> str:
 
 def _segmentation(path: Path, number: int, shape: dict[str, Any], size: tuple[int, int]) -> Segmentation | str:
     """A shape as a segmentation, or why it shows no pixel."""
-    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    kind, points = str(shape.get("shape_type") or "polygon"), shape.get("points")
     if kind in _THIN:
         return _THIN[kind]
     if kind not in _POINTS:
-        raise InputError(f"{path}: shape {number} is a {str(kind)[:40]!r}; {', '.join(_POINTS)} can be read.")
+        raise InputError(f"{path}: shape {number} is a {kind[:40]!r}; {', '.join(_POINTS)} can be read.")
     reach = 2 * max(size)
     if not isinstance(points, list) or not all(_is_point(p, reach) for p in points):
         raise InputError(f"{path}: shape {number} must have points [x, y], in or near the image.")

@@ -19,7 +19,7 @@ _FEWEST = 5
 # around a point: what is the target for certain, where it is looked for first, and beyond what it is not.  In parts of
 # the photo's longer side and of the greatest distance between two points, which tells how large the target is.
 _CERTAIN = 0.015
-_NEAR, _FAR = (0.04, 0.3), (0.06, 0.5)
+_NEAR, _FAR = (0.04, 0.3), (0.1, 0.8)
 _NEAR_ALONE, _FAR_ALONE = (0.08, 0.0), (0.25, 0.0)
 _MARK = (255, 255, 255), (20, 20, 20)
 

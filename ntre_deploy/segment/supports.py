@@ -14,6 +14,8 @@ from ntre_deploy.segment.shots import Files, mask_file, read_shot
 
 FOLDER = "supports"
 
+# a photo in front of it is missing, or the name
+_BARE = re.compile(r"(?:^|[=,])\s*(?:box|points)=")
 _PROMPT = re.compile(r"(?:(?P<name>.*)=)?(?P<image>[^=]+),\s*(?P<kind>box|points)=(?P<rest>.*)", re.DOTALL)
 
 
@@ -76,7 +78,7 @@ def parse_supports(given: Sequence[str]) -> dict[str, list[Example]]:
         else:
             name, equals, pair = text.rpartition("=")
             image, _, mask = pair.rpartition(",")
-            if not mask.strip() or (equals and not name):
+            if not mask.strip() or (equals and not name) or _BARE.search(text):
                 image = ""
             name, shown = name or None, Path(mask.strip())
         if not image.strip() or name == "":
