@@ -21,6 +21,7 @@ from ntre_deploy.cli.episodes import (
     SeedOption,
     ShotsOption,
     SplitOption,
+    StrictInPanel,
     WaysOption,
     check_calibrate,
     open_episodes,
@@ -73,6 +74,7 @@ def command(
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
+    strict: StrictInPanel = False,
     checkpoint: Annotated[list[Path] | None, _how("--checkpoint", "FILE", "(default: found beside the bundle)")] = None,
     engine: Annotated[
         list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
@@ -130,7 +132,7 @@ def command(
     chosen = [episodes, shots, ways, count, seed, fold, split] != [None] * 7
     if dataset == SPEC and chosen:
         raise InputError(f"--dataset {SPEC} is the episodes that the export stored; leave out the options that draw.")
-    draw = Draw(dataset or "procedural", episodes, shots, count, seed, fold, split, ways, quiet=as_json)
+    draw = Draw(dataset or "procedural", episodes, shots, count, seed, fold, split, ways, quiet=as_json, strict=strict)
     plan = Plan(
         seconds=seconds,
         rounds=rounds,

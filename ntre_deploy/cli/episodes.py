@@ -23,7 +23,7 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         metavar="SPEC",
-        help="procedural, coco:JSON, pascal:VOC@val, folder:PATH.",
+        help="KIND:PATH: coco, cvat, yolo, labelme, folder ...",
         rich_help_panel=PANEL,
     ),
 ]
@@ -60,6 +60,12 @@ SplitOption = Annotated[
     typer.Option("--split", metavar="NAME", help="contiguous or (default) interleaved.", rich_help_panel=PANEL),
 ]
 
+# beside everything that reads annotations: those without a mask are skipped and counted without it
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse annotations without a mask.")]
+StrictInPanel = Annotated[
+    bool, typer.Option("--strict", help="Refuse annotations without a mask.", rich_help_panel=PANEL)
+]
+
 _SPLIT = "interleaved"
 
 
@@ -67,8 +73,8 @@ _SPLIT = "interleaved"
 class Draw:
     """What the options say; None is left to the episode file, or to the default.
 
-    `quiet` shows no bar while masks are read, and no warnings; `warn` takes them instead of stderr.  `ways` is for
-    `open_ways` alone.
+    `quiet` shows no bar while masks are read, and no warnings; `warn` takes them instead of stderr; `strict` is that of
+    `open_dataset`.  `ways` is for `open_ways` alone.
     """
 
     dataset: str
@@ -81,6 +87,7 @@ class Draw:
     ways: int | None = None
     default_count: int = 20
     quiet: bool = False
+    strict: bool = False
     warn: Callable[[str], None] | None = None
 
 
@@ -127,7 +134,7 @@ def _open(
 
     cut = one_of(draw.split or _SPLIT, SPLITS, "Split")
     with reading_masks(draw.quiet) as progress:
-        dataset = open_dataset(draw.dataset, progress=progress)
+        dataset = open_dataset(draw.dataset, progress=progress, strict=draw.strict)
         if draw.episodes is not None and draw.episodes.exists():
             return dataset, _from_file(read(draw.episodes), draw, dataset)
         drawn, small = _drawn(draw, dataset, cut, sample)

@@ -20,6 +20,7 @@ from ntre_deploy.cli.episodes import (
     SeedOption,
     ShotsOption,
     SplitOption,
+    StrictInPanel,
     WaysOption,
     check_calibrate,
     open_episodes,
@@ -63,6 +64,7 @@ def command(
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
+    strict: StrictInPanel = False,
     engine: Annotated[
         str | None,
         typer.Option("--engine", metavar="NAME", help="As in `ntre segment`. (default: auto)", rich_help_panel=_ENGINE),
@@ -88,8 +90,7 @@ def command(
 ) -> None:
     """Measure mIoU, FB-IoU and precision on episodes, with bootstrap intervals.
 
-    The protocol exact inverts the letterbox exactly; released has the
-    rounding, the padding and the one episode too many of the authors' code.
+    --protocol released has the rounding and padding of the authors' code.
     With --ways N, each query is segmented by N classes at once and by each alone.
 
     Example: ntre eval model.safetensors --dataset coco:val.json --out results
@@ -127,7 +128,20 @@ def command(
     else:
         opened = _checkpoint(target, threads, protocol)
     left_out: list[str] = []
-    draw = Draw(dataset, episodes, shots, count, seed, fold, split, ways, 1000, quiet=as_json, warn=left_out.append)
+    draw = Draw(
+        dataset,
+        episodes,
+        shots,
+        count,
+        seed,
+        fold,
+        split,
+        ways,
+        1000,
+        quiet=as_json,
+        strict=strict,
+        warn=left_out.append,
+    )
     told = {
         "model": opened.model,
         "engine": opened.engine,

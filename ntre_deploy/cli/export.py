@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json, steps
+from ntre_deploy.cli.episodes import StrictOption
 from ntre_deploy.cli.plans import (
     Effort,
     EngineCache,
@@ -68,6 +69,7 @@ def command(
             "(default: that of --verify-on)",
         ),
     ] = None,
+    strict: StrictOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     sm: Targets = None,
     max_batch: MaxBatch = 4,
@@ -105,9 +107,9 @@ def command(
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
     from ntre_deploy.data.registry import open_dataset
 
-    dataset = open_dataset(verify_on) if verify_on else None
-    calibration = open_dataset(calibrate_on) if calibrate_on else None
-    drawn_from = open_dataset(reference) if reference and reference != "none" else None
+    dataset = open_dataset(verify_on, strict=strict) if verify_on else None
+    calibration = open_dataset(calibrate_on, strict=strict) if calibrate_on else None
+    drawn_from = open_dataset(reference, strict=strict) if reference and reference != "none" else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
     from ntre_deploy.export.stored import EPISODES
     from ntre_deploy.plans.options import TensorRtOptions

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntre_deploy.cli.console import counting, print_json
+from ntre_deploy.cli.episodes import StrictOption
 from ntre_deploy.errors import InputError, one_of
 from ntre_deploy.files import check_ending
 
@@ -47,6 +48,7 @@ def command(
         typer.Option("--calibrate-on", metavar="SPEC", help="Photos for a matcher's threshold."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of a head without weights.")] = 0,
+    strict: StrictOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -82,7 +84,7 @@ def command(
         raise InputError(f"--calibrate-on is for a head that needs no training; leave it out beside --head {head}.")
     model, origin = import_weights(source, config, seed, stride)
     if calibrate_on is not None:
-        origin |= _calibrate(model, calibrate_on, seed)
+        origin |= _calibrate(model, calibrate_on, seed, strict)
     from ntre_deploy.model.checkpoint import save_checkpoint
 
     save_checkpoint(out, model, origin)
@@ -92,14 +94,14 @@ def command(
     print(f"wrote {out} ({model.config.backbone}, {model.config.input_size} pixels, {_STATES[origin['head']]})")
 
 
-def _calibrate(model: "FewShotNetwork", spec: str, seed: int) -> dict[str, Any]:
+def _calibrate(model: "FewShotNetwork", spec: str, seed: int, strict: bool) -> dict[str, Any]:
     """Set the threshold on one-shot episodes of a dataset; what the checkpoint says of it."""
     from ntre_deploy.data.cached import CachedDataset
     from ntre_deploy.data.episodes import sample_episodes, usable_classes
     from ntre_deploy.data.registry import open_dataset
     from ntre_deploy.training.threshold import calibrate_threshold
 
-    dataset = CachedDataset(open_dataset(spec))
+    dataset = CachedDataset(open_dataset(spec, strict=strict))
     usable = usable_classes(dataset, dataset.class_names, 1)
     if not usable:
         raise InputError(f"No class of {dataset.name} has the two images that an episode needs; take another dataset.")

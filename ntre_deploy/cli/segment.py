@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntre_deploy.cli.console import counting, note, print_json, steps
-from ntre_deploy.cli.episodes import Draw, open_episodes
+from ntre_deploy.cli.episodes import Draw, StrictOption, open_episodes
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError
 
@@ -27,7 +27,12 @@ def command(
     ] = None,
     support: Annotated[
         list[str] | None,
-        typer.Option("--support", "-s", metavar="[NAME=]IMAGE,MASK", help="Annotated image; repeat it."),
+        typer.Option(
+            "--support",
+            "-s",
+            metavar="[NAME=]IMAGE,MASK",
+            help="Annotated image; repeat it. MASK may be box=x1,y1,x2,y2.",
+        ),
     ] = None,
     memory: Annotated[
         list[Path] | None, typer.Option("--memory", metavar="FILE", help="A saved class; repeat it.")
@@ -94,6 +99,7 @@ def command(
         bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=_ENGINE)
     ] = False,
     trusted: TrustedOption = None,
+    strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Segment photos and videos by example: give an image and mask of each class.
@@ -104,26 +110,30 @@ def command(
     from ntre_deploy.files import check_folder
     from ntre_deploy.segment.inputs import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
-    from ntre_deploy.segment.shots import mask_file, read_shot
+    from ntre_deploy.segment.supports import check_drawn, parse_supports, read_supports
 
     sources = find_sources(inputs or [])
-    shots_of = _supports(support or [])
+    examples = parse_supports(support or [])
     kinds = chosen_kinds(write, sources, instances)
     given = [source.path for source in sources]
-    given += [path for pairs in shots_of.values() for image, mask in pairs for path in (image, mask_file(mask)[0])]
+    given += [path for shown in examples.values() for example in shown for path in example.files]
     check_outputs(out, kinds, sources, [*given, *(memory or [])])
+    check_drawn(out, examples, given)
     if (every > 1 or partial) and all(source.video is None for source in sources):
         raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
     from ntre_deploy.runtime.imagefile import read_image
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-    arrays = {name: [read_shot(name, *pair) for pair in pairs] for name, pairs in shots_of.items()}
+    arrays, drawn = read_supports(examples, out, strict=strict)
     loaded = [SupportMemory.load(path) for path in memory or []]
     _check_names([*arrays, *(item.name for item in loaded)])
     for folder in (out, save_memory):
         if folder is not None:
             check_folder(folder)
+    for made in drawn:  # to be looked at even where something fails later
+        made.write()
+        note(f"'{made.name}': GrabCut made a mask of '{made.prompt.text}', look at {made.overlay_file}")
     photos = [source.path for source in sources if source.video is None]
     with counting(len(photos), "checking photos", as_json) as advance:
         for path in photos:  # all of them before the first result is written
@@ -146,7 +156,7 @@ def command(
     warning = None if dataset is not None else origin_warning(segmenter.model.origin)
     results: list[dict[str, Any]]
     if dataset is not None:
-        results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json), out)
+        results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json, strict=strict), out)
     else:
         segmenter.stack(memories)  # refuses memories of another model before anything is written
         from ntre_deploy.segment.run import Job
@@ -165,6 +175,8 @@ def command(
         more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
         told = {item.name: list(item.shot_scores) for item in memories if item.shot_scores is not None}
         content = {"engine": segmenter.reason, "results": results, "shot_scores": told}
+        if drawn:
+            content["drawn_supports"] = [{"name": made.name, "mask": str(made.mask_file)} for made in drawn]
         print_json(content | {"warnings": [] if warning is None else [warning]} | more)
         return
     for item in memories:
@@ -260,18 +272,6 @@ def _check_choice(
         raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
     if not inputs and save_memory is None:
         raise InputError("No photos or videos were given; name files, folders or patterns behind the bundle.")
-
-
-def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:
-    """Image and mask files of every class, in the order in which the classes are named."""
-    classes: dict[str, list[tuple[Path, Path]]] = {}
-    for text in given:
-        name, equals, pair = text.rpartition("=")
-        image, comma, mask = pair.rpartition(",")
-        if not comma or not image.strip() or not mask.strip() or (equals and not name):
-            raise InputError(f"Support '{text}' is not [NAME=]IMAGE,MASK, for example fork=fork.jpg,fork_mask.png.")
-        classes.setdefault(name or "target", []).append((Path(image.strip()), Path(mask.strip())))
-    return classes
 
 
 def _check_names(names: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntre_deploy.cli.console import note, print_json, reading_masks, training
+from ntre_deploy.cli.episodes import StrictOption
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def command(
     start_from: Annotated[
         Path | None, typer.Option("--start", metavar="FILE", help="Checkpoint whose weights to take.")
     ] = None,
+    strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train NTRENet; killed and started again, it ends as an unbroken run.
@@ -72,8 +74,8 @@ def command(
     quiet = as_json or not processes.first
     try:
         with reading_masks(quiet) as reading:
-            data = open_dataset(options.data.dataset, progress=reading)
-            validate = validation(options, data)
+            data = open_dataset(options.data.dataset, progress=reading, strict=strict)
+            validate = validation(options, data, strict=strict)
             trainer = Trainer(options, data, model, out, validate, origin, processes=processes, preparing=reading)
             if not skip_small:
                 _refuse_small(trainer.episodes, options.data)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import counting, note, print_json, reading_masks, steps, training
+from ntre_deploy.cli.episodes import StrictOption
 from ntre_deploy.errors import GateError, InputError
 
 
@@ -36,7 +37,7 @@ class _Say:
 def command(
     base: Annotated[str, typer.Argument(help="Checkpoint, or a name of `ntre models`.", show_default=False)],
     photos: Annotated[
-        str, typer.Argument(help="Folder of <class>/images and masks, or a COCO JSON.", show_default=False)
+        str, typer.Argument(help="Folder of <class>/images and masks; COCO, CVAT, YOLO, LabelMe.", show_default=False)
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="NAME", help="Folder of the result, which bears its name.")
@@ -45,6 +46,7 @@ def command(
     rate: Annotated[float, typer.Option("--rate", metavar="R", help="Learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Of the draw.")] = 0,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads.")] = None,
+    strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Tune a model on your own photos; it is kept only if it is better.
@@ -57,7 +59,7 @@ def command(
 
     Example: ntre tune photos my_photos/ --out mine
     """
-    from ntre_deploy.data.registry import KINDS, open_dataset
+    from ntre_deploy.data.registry import KINDS, guess_kind, open_dataset
     from ntre_deploy.model.registry import checkpoint_file
 
     if out.suffix in (".ntre", ".safetensors"):
@@ -67,9 +69,9 @@ def command(
     source = checkpoint_file(base)
     spec = photos
     if Path(photos).exists() or photos.partition(":")[0] not in KINDS:
-        spec = f"{'coco' if photos.endswith('.json') else 'folder'}:{photos}"
+        spec = f"{guess_kind(Path(photos))}:{photos}"
     with reading_masks(as_json) as reading:
-        dataset = open_dataset(spec, progress=reading)
+        dataset = open_dataset(spec, progress=reading, strict=strict)
         for class_id in dataset.class_names:
             dataset.images(class_id)
     import torch

@@ -6,19 +6,26 @@ from pathlib import Path
 from ntre_deploy.data.dataset import Dataset, Progress
 from ntre_deploy.errors import InputError, one_of
 
-KINDS = ("procedural", "invented", "pascal", "coco", "folder")
+KINDS = ("procedural", "invented", "pascal", "coco", "folder", "labelme", "yolo", "cvat")
 # scenes without a single photo
 RENDERED = ("procedural", "invented")
 FORMS = (
     "procedural[:SEED], invented[:SEED], pascal:VOC_FOLDER[:MASKS_FOLDER][@train|@val], "
-    "coco:ANNOTATIONS.json[:IMAGES_FOLDER] or folder:PATH"
+    "coco:ANNOTATIONS.json[:IMAGES_FOLDER], cvat:ANNOTATIONS.xml[:IMAGES_FOLDER], labelme:FOLDER, "
+    "yolo:DATA.yaml[@train|@val|@test|@all], yolo:FOLDER or folder:PATH"
 )
 
 # A path up to a colon; the colon of a Windows drive belongs to it
 _PATH = r"((?:[A-Za-z]:[\\/])?[^:]+)"
 
 
-def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = lambda done, total: None) -> Dataset:
+def open_dataset(
+    spec: str,
+    *,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+    strict: bool = False,
+) -> Dataset:
     """Open the dataset that `spec` names.
 
     * `procedural` or `procedural:SEED`: rendered scenes of 24 named classes, no files needed.
@@ -28,22 +35,28 @@ def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = l
       where none is given; a path that holds an `@` behind its last slash needs one.
     * `coco:ANNOTATIONS.json[:IMAGES_FOLDER]`: COCO annotations; the images folder defaults to `images` beside
       the JSON file, else to the file's own folder.
+    * `cvat:ANNOTATIONS.xml[:IMAGES_FOLDER]`: an export as "CVAT for images 1.1"; the images folder as of `coco`.
+    * `labelme:FOLDER`: LabelMe's JSON files and their photos, also in folders of the folder.
+    * `yolo:DATA.yaml[@train|@val|@test|@all]` or `yolo:FOLDER`: YOLO's segmentation text; the split must be named where
+      the YAML file has several.
     * `folder:PATH`: `PATH/<class>/images/` and `PATH/<class>/masks/`.
 
     Args:
         spec: the text above.
         cache: folder for image lists that take long to make; default: beside the data.
         progress: called with (masks read, masks in all) while such lists are made.
+        strict: refuse annotations without a mask (empty ones, boxes, lines), which `coco`, `cvat`, `labelme` and `yolo`
+            skip else, and count in an `NtreWarning`.
 
     Raises:
-        InputError: the kind is unknown, the rest does not fit it, or the files cannot be used.
+        InputError: the kind is unknown, the rest does not fit it, the files cannot be used, or `strict` refuses them.
     """
     kind, colon, rest = spec.partition(":")
     # A bare path is what people type first, so it gets the exact text to type instead
     if spec and kind not in KINDS and Path(spec).exists():
-        voc = Path(spec, "ImageSets").is_dir()
-        guess = "pascal" if voc else "folder" if Path(spec).is_dir() else "coco"
-        raise InputError(f"Dataset '{spec}' names no kind; did you mean '{guess}:{spec}'? Use {FORMS}.")
+        raise InputError(
+            f"Dataset '{spec}' names no kind; did you mean '{guess_kind(Path(spec))}:{spec}'? Use {FORMS}."
+        )
     one_of(kind, KINDS, f"Dataset '{spec}': kind" if colon else "Dataset")
     if kind == "procedural":
         from ntre_deploy.data.procedural import ProceduralDataset
@@ -64,13 +77,51 @@ def open_dataset(spec: str, *, cache: Path | None = None, progress: Progress = l
 
         voc_folder, masks, split = _pascal_parts(spec, rest)
         return PascalDataset(voc_folder, masks, split, cache=cache, progress=progress)
+    if kind == "labelme":
+        from ntre_deploy.data.labelme import LabelmeDataset
+
+        return LabelmeDataset(Path(rest), cache=cache, progress=progress, strict=strict)
+    if kind == "yolo":
+        from ntre_deploy.data.yolo import YoloDataset
+
+        source, chosen = _yolo_parts(rest)
+        return YoloDataset(source, chosen, cache=cache, progress=progress, strict=strict)
+    if kind == "cvat":
+        from ntre_deploy.data.cvat import CvatDataset
+
+        file, images = _file_parts(rest, ".xml")
+        return CvatDataset(file, images, cache=cache, progress=progress, strict=strict)
     from ntre_deploy.data.coco import CocoDataset
 
-    # Split behind ".json" and not at the first colon: Windows paths hold one too
-    head, found, images = rest.rpartition(".json:")
+    file, images = _file_parts(rest, ".json")
+    return CocoDataset(file, images, cache=cache, progress=progress, strict=strict)
+
+
+def guess_kind(path: Path) -> str:
+    """The kind of dataset that a file or folder looks like."""
+    if path.is_dir():
+        if (path / "ImageSets").is_dir():
+            return "pascal"
+        if any((path / name).is_file() for name in ("data.yaml", "dataset.yaml")):
+            return "yolo"
+        return "labelme" if any(path.glob("*.json")) else "folder"
+    return {".xml": "cvat", ".yaml": "yolo", ".yml": "yolo", "": "folder"}.get(path.suffix.lower(), "coco")
+
+
+def _file_parts(rest: str, ending: str) -> tuple[Path, Path | None]:
+    """Annotation file and images folder, split behind the ending and not at the first colon: Windows paths hold one."""
+    head, found, images = rest.rpartition(f"{ending}:")
     if found and images:
-        return CocoDataset(Path(head + ".json"), Path(images), cache=cache, progress=progress)
-    return CocoDataset(Path(rest.removesuffix(":")), cache=cache, progress=progress)
+        return Path(head + ending), Path(images)
+    return Path(rest.removesuffix(":")), None
+
+
+def _yolo_parts(rest: str) -> tuple[Path, str | None]:
+    """YAML file or folder, and split; a path that holds an `@` is taken as it is where it exists."""
+    path, at, split = rest.rpartition("@")
+    if not at or "/" in split or "\\" in split or Path(rest).exists():
+        return Path(rest), None
+    return Path(path), split
 
 
 def _seed(spec: str, text: str) -> int:

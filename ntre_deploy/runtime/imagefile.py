@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.files import atomic_file
-from ntre_deploy.runtime.masks import HALF, chosen
+from ntre_deploy.runtime.masks import HALF, chosen, halved, mask_choice
 
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
@@ -22,8 +22,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Pillow's modes of more than 8 bits
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _MAX_16 = 65_535
-# by which the channels of a grey JPEG may differ
-_NOISE = 12
+# formats that blur, and by how much the channels of what was grey may differ then
+_LOSSY, _NOISE = ("JPEG", "MPO", "WEBP"), 12
+# what holds shapes and no pixels
+_ANNOTATIONS = (".json", ".txt", ".xml")
 # Pillow's decoders raise all of these on damaged files
 _DAMAGE = (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError)
 
@@ -121,6 +123,7 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
     halved; one value beside 0 (and 255, to be ignored, in a palette image).
 
     Args:
+        path: of the file; `@VALUE` or `@any` behind it is another spelling of `choose`.
         choose: the value that is the target, of class or instance masks; `ANY` takes all but 0 (and 255, to be ignored,
             beside others).
 
@@ -129,21 +132,35 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
             value that was chosen.
     """
     path = Path(path)
+    if choose is None and not path.is_file():
+        name, _, choice = path.name.rpartition("@")
+        if name and (file := path.with_name(name)).is_file():
+            choose, path = mask_choice(str(file), choice), file
+    if path.suffix.lower() in _ANNOTATIONS and path.is_file():
+        raise InputError(f"Mask {path} is an annotation file and no image; `ntre segment --support` reads such files.")
     with _open(path, "Mask") as image:
         if choose is None and (cut := _cut_out(image, path)) is not None:
             return cut
         kind, palette = image.format, image.mode == "P"
-        mode = None if image.mode in ("1", "L", "P", "I;16", "I") else "RGB"
-        values = np.asarray(_decode(image, path, "Mask", mode))
+        if image.mode == "F":
+            raise InputError(f"Mask {path} holds floating-point values; save it with 8 or 16 bits.")
+        values = np.asarray(_decode(image, path, "Mask", None if image.mode in ("1", "L", "P", *_DEEP) else "RGB"))
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:
-        if (values != values[..., :1]).any() and not (kind == "JPEG" and np.ptp(values, axis=2).max() <= _NOISE):
+        if (values != values[..., :1]).any() and not (kind in _LOSSY and np.ptp(values, axis=2).max() <= _NOISE):
             raise InputError(
                 f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255, or a photo that is cut out "
                 "by transparency."
             )
         values = values[..., 0]
+    if kind in ("JPEG", "MPO"):
+        if choose is not None:
+            raise InputError(
+                f"Mask {path} is a JPEG, which keeps no values to choose from; save it as PNG, or leave out the choice "
+                "behind @ if it is black and white."
+            )
+        return halved(values, f"Mask {path}")
     return chosen(values, choose, f"Mask {path}", ignores=palette)
 
 

@@ -66,6 +66,26 @@ def check_target(mask: Pixels, image: Pixels, what: str, *, mask_file: str = "",
         raise InputError(f"{what}: the mask{ours} is empty; mark the target with 1 or 255.")
 
 
+def halved(values: NDArray[np.generic], what: str) -> Pixels:
+    """A black-and-white mask [H, W] that JPEG has blurred, said in an `NtreWarning`: 1 from `HALF` on.
+
+    Raises:
+        InputError: `what` is not black and white.
+    """
+    if (soft := _soft(values)) is None:
+        there = np.unique(values)
+        raise InputError(
+            f"{what} is a JPEG of the values {int(there[0])} to {int(there[-1])}, which is not black and white; "
+            "JPEG keeps no values: save it as PNG."
+        )
+    warnings.warn(
+        f"{what}: JPEG blurs masks, {soft:.1%} of its pixels are grey; from {HALF} on they are the target",
+        NtreWarning,
+        stacklevel=3,
+    )
+    return np.asarray(np.asarray(values, np.int64) >= HALF, np.uint8)
+
+
 def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignores: bool) -> Pixels:
     """As `normalise_mask`, for masks as tools write them; see `ntre_deploy.runtime.imagefile.read_mask`.
 
@@ -88,7 +108,7 @@ def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignore
             warnings.warn(f"{what}: its one value beside 0, {choose}, is the target", NtreWarning, stacklevel=3)
         elif there.max() <= IGNORE and (soft := _soft(values)) is not None:
             warnings.warn(
-                f"{what}: {soft:.1%} of its pixels are grey (soft edges, or JPEG); from {HALF} on they are the target",
+                f"{what}: {soft:.1%} of its pixels are grey (soft edges); from {HALF} on they are the target",
                 NtreWarning,
                 stacklevel=3,
             )
@@ -105,6 +125,19 @@ def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignore
     if not (mask == 1).any():
         raise InputError(f"{what} has no pixel of the value {choose}; it holds {there.tolist()[:_SHOWN]}.")
     return mask
+
+
+def mask_choice(file: str, choice: str) -> int:
+    """The value that stands behind `file@` in a mask's name; `any` is `ANY`.
+
+    Raises:
+        InputError: it is neither a value of pixels nor `any`.
+    """
+    if choice == "any":
+        return ANY
+    if not (choice.isascii() and choice.isdecimal() and len(choice) <= 5):
+        raise InputError(f"Mask {file}@{choice}: behind @ stands a value of its pixels, such as @1, or @any.")
+    return int(choice)
 
 
 def _soft(values: NDArray[np.generic]) -> float | None:

@@ -29,18 +29,21 @@ from ntre_deploy.training.runs import NetworkRun
 _FREE = ("input_size", "stride", "bins", "bgem", "doem")
 
 
-def validation(config: TrainConfig, dataset: Dataset) -> Callable[[FewShotNetwork], float] | None:
+def validation(
+    config: TrainConfig, dataset: Dataset, *, strict: bool = False
+) -> Callable[[FewShotNetwork], float] | None:
     """The novel classes' mIoU on fixed episodes; None where there are none or they have too few images.
 
     Args:
         dataset: of the training; `run.validate_on` names another one.
+        strict: of `open_dataset`, for that one.
 
     Raises:
         InputError: `run.validate_on` cannot be opened.
     """
     data = config.data
     if config.run.validate_on is not None:
-        dataset = open_dataset(config.run.validate_on)
+        dataset = open_dataset(config.run.validate_on, strict=strict)
     elif data.split == ALL:
         return None
     fold = None if data.split == ALL else data.fold
