@@ -58,11 +58,13 @@ def check_image(image: object, what: str = "The image") -> Pixels:
     return image
 
 
-def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
+def prepare_image(image: Pixels, spec: InputSpec, size: tuple[int, int] | None = None) -> tuple[Float, Letterbox]:
     """Letterbox and normalise one image.
 
     Args:
         image: uint8 RGB [H, W, 3].
+        size: (H, W) of the image itself, where the array is a smaller reading of it
+            (`ntre_deploy.runtime.imagefile.read_reduced`): the way back leads to that size.
 
     Returns:
         float32 [3, size, size], zero (the mean colour) outside the image, and the geometry for the way back.
@@ -71,8 +73,9 @@ def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
         InputError: the array is no uint8 RGB image.
     """
     image = check_image(image)
-    box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
-    method = cv2.INTER_AREA if box.averages else cv2.INTER_LINEAR
+    box = Letterbox.fit(*(size or image.shape[:2]), spec.size)
+    averages = spec.size / max(image.shape[:2]) < _AREA_BELOW
+    method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
     small = cv2.resize(image, (box.inner_width, box.inner_height), interpolation=method)
     out = np.zeros((3, spec.size, spec.size), np.float32)
     inner = out[:, : box.inner_height, : box.inner_width]

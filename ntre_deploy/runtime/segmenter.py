@@ -263,8 +263,22 @@ class Segmenter:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(image, self.spec)
+        return self.query(pixels, memory, calibrate=calibrate), box
+
+    def query(self, pixels: Float, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True) -> Float:
+        """The engine's part of `logits` alone, for programs that prepare images and make label maps beside it.
+
+        Args:
+            pixels: float32 [3, size, size] of `prepare_image`.
+
+        Returns:
+            logits float32 [N, 2, h, w] at feature resolution.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
         logits = self._query(pixels, self.stack(memory))
-        return calibrated(logits, calibrations(memory)) if calibrate else logits, box
+        return calibrated(logits, calibrations(memory)) if calibrate else logits
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> StackedSupports:
         """The memories of N classes as the query graph takes them, on its device; shapes as in `StackedSupports`.

@@ -40,7 +40,7 @@ def segment_episodes(
         score.add(episode.class_id, labels, truth)
         mask, drawn = photo_outputs(out, Path(plain_name(f"{number:03d}_{episode.class_name}") + ".png"))
         write_png(mask, labels, palette(1))
-        write_png(drawn, overlay(query, labels))
+        write_jpeg(drawn, overlay(query, labels))
         written = {"mask": str(mask), "overlay": str(drawn)}
         results.append({"query": episode.query, "class": episode.class_name} | written)
         if len(rows) < _ROWS:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from ntre_deploy.runtime.imagefile import read_image
-from ntre_deploy.runtime.video import Video, write_video
+from ntre_deploy.runtime.sources.video import Video
+from ntre_deploy.runtime.videowriter import write_video
 
 Done = subprocess.CompletedProcess[str]
 
@@ -111,7 +112,7 @@ def test_patterns_and_what_was_seen_nowhere(
 ) -> None:
     done = call("segment", tiny.bundle, f"{pictures.photos}/*.png", *two, "--out", "o", "--write", "overlay")
     assert done.stdout == "wrote 2 overlays to o\n", done.stderr
-    assert {p.name for p in (here / "o").iterdir()} == {"wide.overlay.png", "small grey.overlay.png"}
+    assert {p.name for p in (here / "o").iterdir()} == {"wide.overlay.jpg", "small grey.overlay.jpg"}
 
 
 @pytest.mark.parametrize(

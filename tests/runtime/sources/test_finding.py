@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.video import write_video
-from ntre_deploy.segment.inputs import find_sources
+from ntre_deploy.runtime.sources.finding import find_sources
+from ntre_deploy.runtime.videowriter import write_video
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.runtime.video import Video, write_video
+from ntre_deploy.runtime.sources.video import Video
+from ntre_deploy.runtime.videowriter import write_video
 
 
 def frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
