@@ -273,7 +273,8 @@ def _check_choice(
         raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
     if not inputs and save_memory is None:
         raise InputError(
-            "No photos or videos were given; name files, folders, patterns, a camera's number or a stream behind the bundle."
+            "No photos or videos were given; name files, folders, patterns, a camera's number or a stream behind the "
+            "bundle."
         )
 
 

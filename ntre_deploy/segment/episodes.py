@@ -9,7 +9,7 @@ import numpy as np
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
 from ntre_deploy.files import plain_name
-from ntre_deploy.runtime.imagefile import Pixels, write_png
+from ntre_deploy.runtime.imagefile import Pixels, write_jpeg, write_png
 from ntre_deploy.runtime.overlay import contact_sheet, overlay, palette
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.segment.outputs import photo_outputs

@@ -1,4 +1,4 @@
-"""Reading, inference and writing side by side: in order, and with few items in between, so that memory stays bounded."""
+"""Reading, inference and writing side by side: in order, with few items in between, so that memory stays bounded."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ Done = TypeVar("Done")
 _MOST_WORKERS = 4
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The other side of a lane has gone."""
 
 
@@ -34,7 +34,7 @@ class _Lane(Generic[Item]):
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._bound)
             if self._closed:
-                raise _Closed
+                raise _ClosedError
             self._items.append(item)
             self._changed.notify_all()
 
@@ -54,7 +54,7 @@ class _Lane(Generic[Item]):
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._ended or bool(self._items))
                 if self._closed:
-                    raise _Closed
+                    raise _ClosedError
                 if not self._items:
                     return
                 item = self._items.popleft()
@@ -73,8 +73,9 @@ def side_by_side(
 ) -> None:
     """Take every item through four steps; each step works on another item at the same time.
 
-    `items` are drawn on a thread of their own, `prepare` and `finish` run on a few threads each, `compute` on the calling
-    one, and `collect` on one more, in the order of the items.  An error of any step ends all of them and is raised here.
+    `items` are drawn on a thread of their own, `prepare` and `finish` run on a few threads each, `compute` on the
+    calling one, and `collect` on one more, in the order of the items.  An error of any step ends all of them and is
+    raised here.
 
     Args:
         items: closed on the thread that draws them.
@@ -91,7 +92,7 @@ def side_by_side(
             with closing(items) if hasattr(items, "close") else ExitStack():
                 for item in items:
                     ready.put(preparing.submit(prepare, item))
-        except _Closed:
+        except _ClosedError:
             return
         except BaseException as error:
             # in its turn, behind what was drawn before it
@@ -104,7 +105,7 @@ def side_by_side(
         try:
             for future in done:
                 collect(future.result())
-        except _Closed:
+        except _ClosedError:
             return
         except BaseException as error:
             failed.append(error)
@@ -123,7 +124,7 @@ def side_by_side(
                     done.put(finishing.submit(finish, compute(item)))
             done.end()
             gatherer.join()
-        except _Closed:
+        except _ClosedError:
             pass
         finally:
             ready.close()
@@ -137,5 +138,5 @@ def side_by_side(
 def _try_put(lane: _Lane[Item], item: Item) -> None:
     try:
         lane.put(item)
-    except _Closed:
+    except _ClosedError:
         return

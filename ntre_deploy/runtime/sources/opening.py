@@ -39,8 +39,8 @@ def open_source(
             default it becomes an `NtreWarning`.
 
     Raises:
-        InputError: it does not exist, holds nothing, or cannot be read; a photo or video that was found in a folder, by a
-            pattern or in a list is skipped instead.
+        InputError: it does not exist, holds nothing, or cannot be read; a photo or video that was found in a folder, by
+            a pattern or in a list is skipped instead.
         EngineError: a video or stream, and PyAV is not installed.
     """
     say = tell or _warn

@@ -169,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]]:
         ) from error
     with container:
         if not container.streams.video:
-            raise InputError(f"Video {path} cannot be opened: it holds no pictures.")
+            raise InputError(f"Video {path} cannot be opened: it is cut off or holds sound alone. {_convert(path)}")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         yield container, stream

@@ -41,9 +41,9 @@ def test_what_was_written_is_read(clip: Path) -> None:
     read = list(video.read())
     assert len(read) == 20
     for found, wanted in zip(read, frames(20), strict=True):
-        assert found.dtype == np.uint8
-        assert found.shape == wanted.shape
-        assert np.abs(found[20:40, 20:40].astype(int) - wanted[20:40, 20:40]).max() < 12
+        assert found.pixels.dtype == np.uint8
+        assert found.pixels.shape == wanted.shape
+        assert np.abs(found.pixels[20:40, 20:40].astype(int) - wanted[20:40, 20:40]).max() < 12
     assert [p.name for p in clip.parent.iterdir()] == ["clip.mp4"]
 
 
@@ -53,7 +53,8 @@ def test_each_nth_frame_is_the_nth(clip: Path) -> None:
     some = list(video.read(7))
     assert len(some) == 3
     for found, wanted in zip(some, every[::7], strict=True):
-        np.testing.assert_array_equal(found, wanted)
+        assert (found.index, found.seconds) == (wanted.index, wanted.seconds)
+        np.testing.assert_array_equal(found.pixels, wanted.pixels)
 
 
 @pytest.mark.parametrize(("height", "width"), [(49, 65), (1, 1), (2, 301), (301, 3)])
@@ -139,7 +140,7 @@ def test_what_is_no_video_is_named(name: str, make: Callable[[Path], object], wo
 def test_ffmpeg_says_nothing_beside_the_error(tmp_path: Path) -> None:
     # FFmpeg takes its level at its first use, so a process of its own
     (tmp_path / "words.mp4").write_text("words\n" * 400)
-    program = "import sys; from ntre_deploy.runtime.video import Video; Video.open(sys.argv[1])"
+    program = "import sys; from ntre_deploy.runtime.sources.video import Video; Video.open(sys.argv[1])"
     told = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "words.mp4")], capture_output=True, text=True, check=False
     )
@@ -148,8 +149,16 @@ def test_ffmpeg_says_nothing_beside_the_error(tmp_path: Path) -> None:
     assert "moov" not in told.stderr
 
 
-def test_half_an_mp4_cannot_be_opened(clip: Path) -> None:
-    clip.write_bytes(clip.read_bytes()[:-800])
+def test_half_an_mp4_ends_early_and_one_without_its_index_cannot_be_opened(clip: Path) -> None:
+    whole = clip.read_bytes()
+    # the index stands at the front, so that a browser can begin
+    assert 0 < whole.index(b"moov") < whole.index(b"mdat")
+    clip.write_bytes(whole[: len(whole) * 7 // 10])
+    video = Video.open(clip)
+    with pytest.raises(InputError, match=r"ends after \d+ of the 20 frames.*--partial"):
+        list(video.read())
+    assert 0 < len(list(video.read(partial=True))) < 18
+    clip.write_bytes(whole[: whole.index(b"moov") + 40])
     with pytest.raises(InputError, match=r"cannot be opened.*ffmpeg -i"):
         Video.open(clip)
 
