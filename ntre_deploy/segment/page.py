@@ -102,9 +102,8 @@ def _figure(card: Card, colours: Mapping[str, str]) -> str:
     else:
         pictures = f'<div class="strip">{pictures}</div>'
     if card.video:
-        poster = f' poster="{card.pictures[0]}"' if card.pictures else ""
         # its first bytes alone, as a page may hold many
-        player = f'<video controls muted loop playsinline preload="metadata"{poster} src="{quote(card.video)}"></video>'
+        player = f'<video controls muted loop playsinline preload="metadata" src="{quote(card.video)}"></video>'
         pictures = player + pictures
     links = " ".join(f'<a href="{quote(link)}">{escape(link)}</a>' for link in card.links)
     shares = "".join(
