@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
-from ntre_deploy.files import plain_name
 from ntre_deploy.runtime.libav import libav, reason
 from ntre_deploy.runtime.sources.frame import Frame
 from ntre_deploy.runtime.sources.video import RATE, frame_rate, upright
@@ -23,15 +22,18 @@ from ntre_deploy.runtime.sources.video import RATE, frame_rate, upright
 Pixels = NDArray[np.uint8]
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "srt", "tcp")
+_MOST_NAME = 80
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://.+", re.IGNORECASE)
 # seconds until a connection stands and until a frame comes, after which the stream counts as broken
 _CONNECT, _SILENCE = 10.0, 10.0
 # seconds before a broken stream is opened again, doubled each time in between
 _FIRST_WAIT, _LAST_WAIT = 0.5, 15.0
+# seconds after which a stream that is there again counts as steady
+_STEADY = 5.0
 # seconds after which a waiting reader looks whether it is to stop
 _TICK = 0.1
 # of RTSP: lost packets of UDP would smear pictures
-_OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer"}
+_OPTIONS = {"rtsp_transport": "tcp"}
 
 
 def never() -> bool:
@@ -62,7 +64,7 @@ class Live:
 
     @property
     def name(self) -> str:
-        """The address without a password, for people."""
+        """The address for people, without a password and without what stands behind `?`, which may be one."""
         return _shown(self.address)
 
     @property
@@ -71,7 +73,8 @@ class Live:
         if self.address.isdecimal():
             return Path(f"camera-{self.address}")
         parts = urlsplit(self.address)
-        return Path(plain_name(f"{parts.scheme}-{parts.hostname}{parts.path}".replace(".", "-").strip("/-")))
+        words = re.findall(r"\w+", f"{parts.scheme} {parts.hostname} {parts.path}")
+        return Path("-".join(words)[:_MOST_NAME])
 
     @property
     def frames(self) -> None:
@@ -110,11 +113,14 @@ class Live:
         """
         if self.ends:
             with closing(_connect(self.address)) as frames:
+                start = None
                 for index, seen in enumerate(frames):
                     if stop():
                         return
+                    when = index / self.rate if seen.time is None else seen.time
+                    start = when if start is None else start
                     if index % every == 0:
-                        yield self._frame(seen.pixels, index, index / self.rate if seen.time is None else seen.time)
+                        yield self._frame(seen.pixels, index, max(when - start, 0.0))
             return
         latest = _Latest()
         pump = threading.Thread(target=self._pump, args=(latest, every, tell), daemon=True, name=f"read {self.name}")
@@ -150,17 +156,21 @@ class Live:
             told = "it ended"
             try:
                 with closing(_connect(self.address)) as frames:
+                    began = time.monotonic()
                     for seen in frames:
                         if broken:
                             tell(f"{self.name} is there again")
-                        wait, broken = _FIRST_WAIT, False
+                            broken = False
+                        # one that comes and goes is not to be opened twice a second for ever
+                        if time.monotonic() - began > _STEADY:
+                            wait = _FIRST_WAIT
                         if index % every == 0:
                             latest.put(seen.pixels, index, time.monotonic())
                         index += 1
                         if latest.over.is_set():
                             return
             except InputError as error:
-                told = str(error).rstrip(".")
+                told = str(error).removeprefix(f"Stream {self.name} ").rstrip(".")
             if not broken:
                 tell(f"{self.name} has broken off ({told}); it is opened again until it is there, Ctrl-C ends")
             broken = True
@@ -231,7 +241,7 @@ def _stream(address: str) -> Generator[_Seen, None, None]:
             raise InputError(f"Stream {_shown(address)} holds no pictures.")
         stream = container.streams.video[0]
         # threads that decode frames side by side would each hold one back
-        ends = container.duration is not None
+        ends = container.duration is not None or container.size > 0
         stream.thread_type = "AUTO" if ends else "SLICE"
         rate = frame_rate(stream)
         try:
@@ -251,4 +261,4 @@ def _stream(address: str) -> Generator[_Seen, None, None]:
 def _shown(address: str) -> str:
     if address.isdecimal():
         return f"camera {address}"
-    return re.sub(r"//[^/@]*@", "//", address)
+    return re.sub(r"//[^/@]*@", "//", address).partition("?")[0]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.sources.video import Video
 from ntre_deploy.runtime.videowriter import write_video
 
@@ -174,3 +175,108 @@ def test_a_damaged_middle_is_an_early_end(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="ends after"):
         list(Video.open(path).read())
+
+
+def phone(path: Path, degrees: int) -> None:
+    """A clip as a phone writes it: held sideways, and turned by metadata alone. The left upper corner is white."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.set_display_rotation(degrees)
+        picture = np.zeros((64, 96, 3), np.uint8)
+        picture[:16, :16] = 255
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "size", "corner"),
+    [(0, (64, 96), (0, 0)), (90, (96, 64), (-1, 0)), (-90, (96, 64), (0, -1)), (180, (64, 96), (-1, -1))],
+)
+def test_phone_videos_stand_upright(
+    degrees: int, size: tuple[int, int], corner: tuple[int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "phone.mp4"
+    phone(path, degrees)
+    video = Video.open(path)
+    assert video.size == size
+    (first, *_) = video.read()
+    assert first.pixels.shape == (*size, 3)
+    corners = {(r, c): int(first.pixels[r, c].mean()) for r in (0, -1) for c in (0, -1)}
+    assert max(corners, key=lambda place: corners[place]) == corner
+    assert corners[corner] > 200
+    # OpenCV turns by the same metadata
+    there, frame = cv2.VideoCapture(str(path)).read()
+    assert there
+    assert np.abs(frame[..., ::-1].astype(int) - first.pixels).mean() < 4
+
+
+def test_uneven_times_are_kept_on_the_way_in_and_out(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.5, 0.54, 2.0, 2.001, 3.25]
+    with write_video(tmp_path / "a.mp4", (48, 64), 10) as write:
+        for frame, seconds in zip(frames(len(times)), times, strict=True):
+            write(frame, seconds)
+    read = list(Video.open(tmp_path / "a.mp4").read())
+    assert [f.seconds for f in read] == pytest.approx(times, abs=1e-4)
+    some = list(Video.open(tmp_path / "a.mp4").read(2))
+    assert [f.seconds for f in some] == pytest.approx(times[::2], abs=1e-4)
+    assert [f.index for f in some] == [0, 2, 4, 6]
+    with write_video(tmp_path / "b.mp4", (48, 64), 10) as write:
+        for frame in read:
+            write(frame.pixels, frame.seconds)
+    again = list(Video.open(tmp_path / "b.mp4").read())
+    assert [f.seconds for f in again] == pytest.approx(times, abs=1e-4)
+
+
+def test_times_that_do_not_advance_are_written_all_the_same(tmp_path: Path) -> None:
+    with write_video(tmp_path / "a.mp4", (48, 64), 10) as write:
+        for frame, seconds in zip(frames(4), (1.0, 1.0, 0.5, 2.0), strict=True):
+            write(frame, seconds)
+    assert Video.open(tmp_path / "a.mp4").frames == 4
+
+
+def test_what_is_written_is_what_browsers_play(clip: Path) -> None:
+    with av.open(str(clip)) as container:
+        (stream,) = container.streams
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, context.colorspace) == ("h264", "yuv420p", 1)
+        assert container.format.name.startswith("mov,mp4")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".ts", "libx264"), (".avi", "mjpeg")]
+)
+def test_containers_with_and_without_an_index(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for frame in frames(25):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    read = list(Video.open(path).read())
+    assert len(read) == 25
+    assert read[-1].seconds == pytest.approx(24 / 25, abs=2e-3)
+
+
+def test_a_clip_without_pyav_asks_for_the_extra(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(EngineError, match=r"PyAV .* is not installed: pip install 'ntre_deploy\[video\]'"):
+        Video.open(clip)
+
+
+def test_half_a_file_without_an_index_is_told_by_its_duration(tmp_path: Path) -> None:
+    path = tmp_path / "long.mkv"
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(60):
+            pixels = noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"ends after \d+ frames, \d\.\d of the 6\.0 seconds that it declares"):
+        list(Video.open(path).read())
+    assert 10 < len(list(Video.open(path).read(partial=True))) < 50
