@@ -55,6 +55,7 @@ def command(
         int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.", show_default=False)
     ] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Read all pixels of large JPEGs: slower.")] = False,
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", metavar="SPEC", help="In place of inputs.", rich_help_panel=_DATASET),
@@ -148,7 +149,7 @@ def command(
         segmenter.stack(memories)  # refuses memories of another model before anything is written
         from ntre_deploy.segment.run import Job
 
-        job = Job(segmenter, memories, out, kinds, every, partial, tell=note, skipped=skipped)
+        job = Job(segmenter, memories, out, kinds, every, partial, exact, tell=note, skipped=skipped)
         with counting(_frames(sources, every), "segmenting", as_json) as job.advance:
             results = job.run(sources) if sources else []
         if save_memory is not None:

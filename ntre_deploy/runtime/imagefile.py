@@ -4,7 +4,6 @@ EXIF orientation is applied: an array always stands as a viewer shows the photo,
 orientation too.
 """
 
-import math
 import warnings
 from pathlib import Path
 
@@ -106,8 +105,9 @@ def read_reduced(path: str | Path, least: int | None = None) -> tuple[Pixels, tu
     with _open(path, "Image") as image:
         width, height = image.size
         if least is not None:
-            scale = least / max(image.size)
-            image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+            # the longer side decides, so the shorter one is asked for no more than that leaves of it
+            shorter = max(1, min(image.size) * least // max(image.size))
+            image.draft(None, (least, shorter) if width >= height else (shorter, least))
         pixels = _pixels(image, path)
         # after decoding: a PNG keeps its EXIF data behind the pixels
         return pixels, (width, height) if _sideways(image, path) else (height, width)

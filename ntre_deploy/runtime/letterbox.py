@@ -58,13 +58,11 @@ def check_image(image: object, what: str = "The image") -> Pixels:
     return image
 
 
-def prepare_image(image: Pixels, spec: InputSpec, size: tuple[int, int] | None = None) -> tuple[Float, Letterbox]:
+def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
     """Letterbox and normalise one image.
 
     Args:
         image: uint8 RGB [H, W, 3].
-        size: (H, W) of the image itself, where the array is a smaller reading of it
-            (`ntre_deploy.runtime.imagefile.read_reduced`): the way back leads to that size.
 
     Returns:
         float32 [3, size, size], zero (the mean colour) outside the image, and the geometry for the way back.
@@ -73,7 +71,24 @@ def prepare_image(image: Pixels, spec: InputSpec, size: tuple[int, int] | None =
         InputError: the array is no uint8 RGB image.
     """
     image = check_image(image)
-    box = Letterbox.fit(*(size or image.shape[:2]), spec.size)
+    return prepare_reduced(image, (image.shape[0], image.shape[1]), spec)
+
+
+def prepare_reduced(image: Pixels, size: tuple[int, int], spec: InputSpec) -> tuple[Float, Letterbox]:
+    """As `prepare_image`, of an image that was read smaller than it is.
+
+    Args:
+        image: uint8 RGB [h, w, 3], such as `ntre_deploy.runtime.imagefile.read_reduced` gives.
+        size: (H, W) of the image itself, to which the way back leads.
+
+    Returns:
+        float32 [3, size, size], as `prepare_image`.
+
+    Raises:
+        InputError: the array is no uint8 RGB image.
+    """
+    image = check_image(image)
+    box = Letterbox.fit(*size, spec.size)
     averages = spec.size / max(image.shape[:2]) < _AREA_BELOW
     method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
     small = cv2.resize(image, (box.inner_width, box.inner_height), interpolation=method)

@@ -3,9 +3,8 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -89,9 +88,12 @@ def side_by_side(
 
     def feed() -> None:
         try:
-            with closing(items) if hasattr(items, "close") else ExitStack():
+            try:
                 for item in items:
                     ready.put(preparing.submit(prepare, item))
+            finally:
+                if isinstance(items, Generator):
+                    items.close()
         except _ClosedError:
             return
         except BaseException as error:

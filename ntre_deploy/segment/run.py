@@ -16,7 +16,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.interrupts import ended_by_interrupt
 from ntre_deploy.runtime.imagefile import Pixels, write_jpeg, write_png
 from ntre_deploy.runtime.labels import label_map, label_scores
-from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
+from ntre_deploy.runtime.letterbox import Letterbox, prepare_reduced
 from ntre_deploy.runtime.overlay import overlay, palette, tag_names
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.sources.finding import Skipped, Source, told
@@ -79,6 +79,8 @@ class Job:
         kinds: what to write.
         every: of a video's frames, take each n-th.
         partial: take a video that ends early.
+        exact: read every pixel of large JPEGs; else a half or less where that is enough, which changes the masks along
+            some edges.
         advance: called after each photo and frame, on another thread.
         tell: called with a line about a stream that has broken off or is there again, on another thread.
         skipped: photos and videos that were found in a folder and turned out to be damaged.
@@ -91,6 +93,7 @@ class Job:
     kinds: Kinds
     every: int = 1
     partial: bool = False
+    exact: bool = False
     advance: Callable[[], None] = lambda: None
     tell: Callable[[str], None] = print
     skipped: list[Skipped] = field(default_factory=list)
@@ -102,7 +105,7 @@ class Job:
         self._coco = CocoResults(self.names)
         self._unread: InputError | None = None
         # JPEGs are read no larger than this: the engine's input is still an average over pixels
-        self._least = max(2 * self.segmenter.spec.size + 1, self._side)
+        self._least = None if self.exact else max(2 * self.segmenter.spec.size + 1, OVERLAY_SIDE)
 
     def run(self, sources: Sequence[Source]) -> list[dict[str, Any]]:
         """Segment all of them; Ctrl-C ends a camera or stream, and with it the job, as if it had come to its end.
@@ -241,7 +244,7 @@ class Job:
             raise
 
     def _ready(self, source: Source, frame: Frame) -> _Ready:
-        return _Ready(source, frame, *prepare_image(frame.pixels, self.segmenter.spec, frame.size))
+        return _Ready(source, frame, *prepare_reduced(frame.pixels, frame.size, self.segmenter.spec))
 
     def _compute(self, ready: _Ready) -> _Computed:
         began = time.perf_counter()

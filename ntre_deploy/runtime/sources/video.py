@@ -78,7 +78,7 @@ class Video:
         number, start, seconds = 0, None, 0.0
         with _opened(self.path) as (container, stream):
             for frame in _decoded(container, stream, self.path):
-                if frame.time is None:
+                if frame.pts is None:
                     seconds = number / self.rate
                 else:
                     start = frame.time if start is None else start
