@@ -183,7 +183,7 @@ def reading(
         write(seed, found)
         for row in found["rows"]:
             print(
-                f"read at {row['least']} pixels or more (1/{row['factor']}): {row['changed']:.3%} of the pixels change, "
+                f"read at {row['least']} pixels or more (1/{row['factor']}): {row['changed']:.3%} of a mask changes, "
                 f"mIoU {row['miou']:.2f}; change {row['miou_change']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
             )
 

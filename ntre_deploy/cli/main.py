@@ -213,14 +213,7 @@ def _given(names: list[str]) -> str | None:
 def _missing(error: ModuleNotFoundError) -> str:
     extras = {"onnxruntime": "cpu", "openvino": "openvino", "nncf": "int8"}
     extras |= dict.fromkeys(("torch", "onnx", "onnxscript"), "export") | dict.fromkeys(("jinja2", "psutil"), "bench")
-    extras |= {
-        "tensorrt": "trt",
-        "tensorrt_rtx": "trt-rtx",
-        "cuda": "cuda",
-        "pycuda": "pycuda",
-        "filelock": "trt",
-        "av": "video",
-    }
+    extras |= {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx", "cuda": "cuda", "pycuda": "pycuda", "filelock": "trt"}
     name = (error.name or "").partition(".")[0]
     if name in extras:
         return f"error: this command needs {name}, which is not installed: pip install 'ntre_deploy[{extras[name]}]'"
