@@ -13,7 +13,6 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.calibration import NEUTRAL, calibrated, fit, responses
 from ntre_deploy.runtime.encoding import Shot, encode_shots, join, without
 from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
-from ntre_deploy.runtime.frames import frames
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.labels import MAX_CLASSES, label_map, label_scores
 from ntre_deploy.runtime.letterbox import Letterbox, prepare_image
@@ -22,6 +21,8 @@ from ntre_deploy.runtime.masks import IGNORE, mask_iou
 from ntre_deploy.runtime.pictures import as_image
 from ntre_deploy.runtime.results.result import Result
 from ntre_deploy.runtime.signature import Trusted
+from ntre_deploy.runtime.sources.frame import Frame
+from ntre_deploy.runtime.sources.images import frames, photo_path
 from ntre_deploy.runtime.stacked import StackedSupports, stack_memories
 from ntre_deploy.runtime.support import SupportMemory, calibrations
 
@@ -245,25 +246,26 @@ class Segmenter:
         path = Path(image) if isinstance(image, str | Path) else None
         return Result(labels, [item.name for item in memories], pixels, logits, box, path)
 
-    def stream(self, source: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Iterator[tuple[Pixels, Result]]:
-        """Segment one image after the other, each when it is asked for.
+    def stream(self, source: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Iterator[tuple[Frame, Result]]:
+        """Segment one picture after the other, each when it is asked for.
 
         Args:
-            source: path of a video, of a folder of photos or of a photo, or an iterable of images; see
-                `ntre_deploy.runtime.frames`.
+            source: path of a video, of a folder of photos or of a photo, a pattern, the number of a camera, the address
+                of a stream, or an iterable of images; see `ntre_deploy.runtime.sources.images.frames`.
             memory: as in `segment`.
 
         Yields:
-            the frame as uint8 RGB [H, W, 3], and its result.
+            the frame, with its pixels uint8 RGB [H, W, 3] and its time in seconds, and its result.
 
         Raises:
             InputError: the source cannot be read, or as `segment`.
-            EngineError: as `segment`.
+            EngineError: as `segment`, or a video is named and PyAV is not installed.
         """
         memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
-        for image in frames(source):
-            result = self.segment_result(image, memories)
-            yield result.pixels, result
+        for frame in frames(source):
+            result = self.segment_result(frame.pixels, memories)
+            result.path = photo_path(frame)
+            yield frame, result
 
     def segment(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
         """Segment one image.
@@ -309,8 +311,22 @@ class Segmenter:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(as_image(image), self.spec)
+        return self.query(pixels, memory, calibrate=calibrate), box
+
+    def query(self, pixels: Float, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True) -> Float:
+        """The engine's part of `logits` alone, for programs that prepare images and make label maps beside it.
+
+        Args:
+            pixels: float32 [3, size, size] of `prepare_image`.
+
+        Returns:
+            logits float32 [N, 2, h, w] at feature resolution.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
         logits = self._query(pixels, self.stack(memory))
-        return calibrated(logits, calibrations(memory)) if calibrate else logits, box
+        return calibrated(logits, calibrations(memory)) if calibrate else logits
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> StackedSupports:
         """The memories of N classes as the query graph takes them, on its device; shapes as in `StackedSupports`.

@@ -41,11 +41,12 @@ class ResultFiles:
         # as text, which takes a tenth of the memory
         self._tasks: list[str] = []
 
-    def add(self, result: Result, place: Path, source: Path | None = None, **more: Any) -> dict[str, str]:
+    def add(self, result: Result, place: Path, name: str, source: Path | None = None, **more: Any) -> dict[str, str]:
         """Write one image's files, and remember what goes into those of all.
 
         Args:
             place: where its label map is, or would be, written.
+            name: of the image in COCO.
             source: file of a photo; None for a frame of a video.
             more: for the image's entry in COCO.
 
@@ -55,14 +56,13 @@ class ResultFiles:
         Raises:
             InputError: one cannot be written.
         """
-        name = place.relative_to(self._out).as_posix()
         written = {}
         for kind in sorted(self._kinds.shapes):
             path = shape_output(self._out, kind, place)
             _WRITE[kind](result, path, place.name if source is None else _relative(source, path.parent))
             written[kind] = str(path)
         if "coco" in self._kinds.together:
-            self._coco.add(name if source is None else source.name, result, **more)
+            self._coco.add(name, result, **more)
         if "label-studio" in self._kinds.together:
             address = quote(name if source is None else _relative(source, Path()))
             task = result.to_label_studio(_LOCAL_FILES + address)
