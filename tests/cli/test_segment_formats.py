@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ntre_deploy.data.labelme import labelme_mask
+from ntre_deploy.data.labelme import labelme_annotations
 from ntre_deploy.runtime.imagefile import read_image
 from ntre_deploy.runtime.videowriter import write_video
 
@@ -20,6 +21,14 @@ Done = CompletedProcess[str]
 
 NAMES = ("fork", "spoon")
 ALL = ("mask", "coco", "labelme", "yolo", "geojson", "polygons", "label-studio")
+
+
+def labelme_mask(content: dict[str, Any], name: str) -> Any:
+    """uint8 [H, W]: what LabelMe's reader of this project makes of a file's shapes of one class."""
+    file = Path("a.json")
+    read = labelme_annotations(file, {file: content}, single=True)
+    ((image_id, entry),) = read.entries.items()
+    return read.mask(image_id, read.classes_in(image_id)[name], entry.size or (0, 0))
 
 
 @pytest.fixture
@@ -61,7 +70,7 @@ def test_every_format_gives_the_masks_back(
         assert read_image(photo).shape[:2] == labels.shape
         for number, name in enumerate(NAMES, 1):
             if (labels == number).any():
-                np.testing.assert_array_equal(labelme_mask(photo, content, name) == 1, labels == number)
+                np.testing.assert_array_equal(labelme_mask(content, name) == 1, labels == number)
         drawn = np.zeros_like(labels)
         for line in (here / "o" / "yolo" / "labels" / f"{stem}.txt").read_text().splitlines():
             index, *shares = line.split()

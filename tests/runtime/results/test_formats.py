@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ntre_deploy.data.labelme import labelme_mask
+from ntre_deploy.data.labelme import labelme_annotations
 from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime.labels import label_scores
 from ntre_deploy.runtime.letterbox import Letterbox
@@ -28,6 +28,14 @@ label_maps = st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(
     lambda s: arrays(np.uint8, s, elements=st.sampled_from([0, 1, 2, 3, 255]))
 )
 EVERY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def labelme_mask(content: dict[str, Any], name: str) -> Any:
+    """uint8 [H, W]: what LabelMe's reader of this project makes of a file's shapes of one class."""
+    file = Path("a.json")
+    read = labelme_annotations(file, {file: content}, single=True)
+    ((image_id, entry),) = read.entries.items()
+    return read.mask(image_id, read.classes_in(image_id)[name], entry.size or (0, 0))
 
 
 def scored(seed: int = 0, classes: int = 3, height: int = 90, width: int = 120) -> Result:
@@ -86,7 +94,7 @@ def test_coco_has_scores_where_there_are_logits() -> None:
 def test_labelme_is_read_back(labels: np.ndarray) -> None:
     content = json.loads(json.dumps(Result(labels, NAMES).to_labelme("a.png")))
     there = [label for label in range(1, 256) if (labels == label).any()]
-    masks = [(label, labelme_mask(Path("a.json"), content, NAMES[label - 1])) for label in there]
+    masks = [(label, labelme_mask(content, NAMES[label - 1])) for label in there]
     np.testing.assert_array_equal(joined(masks, labels), labels)
     assert {shape["label"] for shape in content["shapes"]} == {NAMES[label - 1] for label in there}
 
