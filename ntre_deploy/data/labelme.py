@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import io
+import math
 import posixpath
 import warnings
 from pathlib import Path, PureWindowsPath
@@ -178,8 +179,9 @@ def _segmentation(path: Path, number: int, shape: dict[str, Any], size: tuple[in
     corners = np.array(points, np.float64)
     if kind == "circle":
         # its middle, and a point on it
-        radius = float(np.hypot(*(corners[1] - corners[0])))
-        return ellipse(*corners[0].tolist(), radius, radius)
+        (x, y), (on_x, on_y) = corners[:2].tolist()
+        radius = math.hypot(on_x - x, on_y - y)
+        return ellipse(x, y, radius, radius)
     if kind == "mask":
         return _patch(path, number, shape, *np.floor(corners[0]).astype(int).tolist())
     if kind == "rectangle":

@@ -70,8 +70,7 @@ class YoloDataset(AnnotatedDataset):
             digest.update(hashlib.sha256("\n".join(content).encode("utf-8")).digest())
         annotations = _annotations(Path(source), photos.names, texts, lines)
         for image_id, path in zip(texts, photos.files, strict=True):
-            name = path.relative_to(photos.root).as_posix()
-            annotations.add_image(str(path), image_id, name, None)
+            annotations.add_image(str(path), image_id, path.relative_to(photos.root).as_posix(), None)
         kept = photos.root / f".ntre-yolo-{folder_key(Path(source))}-{photos.split}.json"
         title = f"yolo:{photos.root.resolve().name}" + (f"@{photos.split}" if photos.split else "")
         super().__init__(

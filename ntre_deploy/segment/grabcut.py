@@ -97,7 +97,7 @@ def cut(image: Pixels, prompt: Box | Points) -> Pixels:
     height, width = image.shape[:2]
     scale = min(_SIDE / max(height, width), 1.0)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image, np.uint8)
     marks = _marks_of_box(prompt, image, size) if isinstance(prompt, Box) else _marks_of_points(prompt, image, size)
     inner = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
     if min(np.count_nonzero(inner), np.count_nonzero(~inner)) < _FEWEST:
@@ -150,7 +150,7 @@ def _grab(image: Pixels, marks: NDArray[np.uint8], rounds: int) -> NDArray[np.bo
         cv2.grabCut(
             cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR),
             marks,
-            None,
+            (0, 0, 1, 1),  # not looked at where there are marks
             models[0],
             models[1],
             rounds,

@@ -71,6 +71,7 @@ def parse_supports(given: Sequence[str]) -> dict[str, list[Example]]:
         InputError: one is none of these.
     """
     classes: dict[str, list[Example]] = {}
+    shown: Path | Box | Points
     for text in given:
         if found := _PROMPT.fullmatch(text):
             read = read_box if found["kind"] == "box" else read_points
