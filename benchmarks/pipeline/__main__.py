@@ -153,7 +153,7 @@ def memory(
             {
                 "frames": done,
                 "seconds": seconds,
-                "usage": verdict.figures,
+                "usage": {k: v for k, v in verdict.figures.items() if k != "samples"},
                 "failed": verdict.failed,
                 "samples": samples,
             },
