@@ -72,7 +72,8 @@ class Job:
         labels, scores = found.labels, found.scores
         mask, drawn = photo_outputs(self.out, path)
         written, picture = self._pictures(image, labels, mask, drawn, self.kinds.photos)
-        written |= self._files.add(found, mask, path)
+        written |= self._files.write(found, mask, path)
+        self._files.gather(found, path.name, path)
         shares = self._shares(labels)
         if "page" in self.kinds.together:
             links = [file.name for file, kind in ((drawn, "overlay"), (mask, "mask")) if kind in self.kinds.photos]
@@ -100,7 +101,9 @@ class Job:
                 _, picture = self._pictures(image, labels, mask, drawn, kinds)
                 if write is not None:
                     write(picture)
-                self._files.add(found, mask, video=path.name, frame=number)
+                self._files.write(found, mask)
+                name = mask.relative_to(self.out).as_posix()
+                self._files.gather(found, name, video=path.name, frame=number)
                 if "page" in self.kinds.together and (frames - 1) % step == 0 and len(shown) < _SHOWN:
                     shown.append(thumbnail(picture))
                 total += self._shares(labels)

@@ -38,6 +38,8 @@ class Result:
         logits: float32 [N, 2, h, w] at feature resolution, calibrated as in `Segmenter.segment`; None for a label map
             from elsewhere.
         path: of the image's file; None where it came as pixels.
+
+    `scores` may be given where they are known already.
     """
 
     labels: Pixels
@@ -51,6 +53,7 @@ class Result:
         logits: Float | None = None,
         box: Letterbox | None = None,
         path: Path | None = None,
+        scores: tuple[float, ...] | None = None,
     ) -> None:
         self.labels = labels
         self.names = tuple(names)
@@ -58,6 +61,8 @@ class Result:
         self.logits = logits
         self.path = path
         self._box = box
+        if scores is not None:
+            self.scores = scores
 
     @property
     def size(self) -> tuple[int, int]:
