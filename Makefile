@@ -33,9 +33,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,photos,supervision,trt-rtx,docs,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,supervision,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
-$(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,openvino,int8,trt-rtx,dev
+$(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,video,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
 $(VISION)/.dependencies: EXTRAS := cpu,export,photos,train,dev
 $(VISION)/.dependencies: CONSTRAINTS := constraints-torchvision.txt

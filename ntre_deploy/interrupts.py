@@ -1,4 +1,4 @@
-"""Ctrl-C during work of a compiled library, which must not have an exception pass through its own frames."""
+"""Ctrl-C during work that an exception must not tear: that of a compiled library, and a camera's, which it ends."""
 
 import signal
 import socket
@@ -57,3 +57,31 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
         writer.close()
     if stopped:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let the first SIGINT or SIGTERM end the work of the block, which has no other end, as if it were done.
+
+    Yields a function that tells whether one has come.  A second one does what it did before the block.  On another
+    thread than the main one, to which Python gives no signals, the function tells False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+        restore()
+
+    handlers = {number: signal.signal(number, note) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    try:
+        yield came.is_set
+    finally:
+        restore()

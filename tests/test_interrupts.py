@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ntre_deploy.errors import EngineError
-from ntre_deploy.interrupts import held_interrupts
+from ntre_deploy.interrupts import ended_by_interrupt, held_interrupts
 
 
 def held(work: Callable[[Callable[[], bool]], None]) -> None:
@@ -104,3 +104,34 @@ def test_a_second_one_ends_the_process_at_once() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], check=False, timeout=20)
     assert done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_ends_the_work_and_the_second_does_what_it_did(number: int) -> None:
+    came: list[int] = []
+    before = signal.signal(number, lambda n, frame: came.append(n))
+    try:
+        with ended_by_interrupt() as ended:
+            assert not ended()
+            os.kill(os.getpid(), number)
+            assert ended()
+            assert came == []
+            os.kill(os.getpid(), number)
+            assert came == [number]
+        os.kill(os.getpid(), number)
+        assert came == [number] * 2
+    finally:
+        signal.signal(number, before)
+
+
+def test_another_thread_is_never_ended() -> None:
+    told = []
+
+    def work() -> None:
+        with ended_by_interrupt() as ended:
+            told.append(ended())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert told == [False]

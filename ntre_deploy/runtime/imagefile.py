@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.files import atomic_file
@@ -18,7 +18,8 @@ from ntre_deploy.runtime.masks import HALF, chosen
 # 100 megapixels: beyond every camera this is made for, and 300 MB as RGB
 MAX_PIXELS = 100_000_000
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES, ".avif")
 # Pillow's modes of more than 8 bits
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _MAX_16 = 65_535
@@ -33,6 +34,8 @@ Pixels = NDArray[np.uint8]
 def _open(path: Path, what: str) -> Image.Image:
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist or is not a file.")
+    if path.suffix.lower() in _HEIF_SUFFIXES:
+        _read_heif(path, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -40,8 +43,12 @@ def _open(path: Path, what: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{what} {path} is too large: {error}; at most {MAX_PIXELS:,} pixels are read.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if path.suffix.lower() == ".avif" and not features.check("avif"):
+            raise InputError(
+                f"{what} {path} needs a Pillow that reads AVIF: pip install 'ntre_deploy[heic]'"
+            ) from error
         raise InputError(
-            f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP and TIFF are."
+            f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP, TIFF, HEIC and AVIF are."
         ) from error
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -49,6 +56,15 @@ def _open(path: Path, what: str) -> Image.Image:
     if width * height == 0:
         raise InputError(f"{what} {path} has no pixels.")
     return image
+
+
+def _read_heif(path: Path, what: str) -> None:
+    """Let Pillow read what iPhones write."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise InputError(f"{what} {path} needs pillow-heif: pip install 'ntre_deploy[heic]'") from error
+    register_heif_opener()
 
 
 def _decode(image: Image.Image, path: str | Path, what: str, mode: str | None) -> Image.Image:
@@ -70,9 +86,31 @@ def read_image(path: str | Path) -> Pixels:
         InputError: the file is missing, is no image, is damaged, has floating-point values, or declares more than
             `MAX_PIXELS` pixels.
     """
+    return read_reduced(path)[0]
+
+
+def read_reduced(path: str | Path, least: int | None = None) -> tuple[Pixels, tuple[int, int]]:
+    """As `read_image`, but a JPEG is decoded at a half, a quarter or an eighth where that is enough, which is faster.
+
+    Args:
+        least: pixels of the longer side that are enough; None takes all.
+
+    Returns:
+        uint8 [h, w, 3], and (H, W) of the photo itself.
+
+    Raises:
+        InputError: as `read_image`.
+    """
     path = Path(path)
     with _open(path, "Image") as image:
-        return rgb_pixels(image, path)
+        width, height = image.size
+        if least is not None:
+            # the longer side decides, so the shorter one is asked for no more than that leaves of it
+            shorter = max(1, min(image.size) * least // max(image.size))
+            image.draft(None, (least, shorter) if width >= height else (shorter, least))
+        pixels = rgb_pixels(image, path)
+        # after decoding: a PNG keeps its EXIF data behind the pixels
+        return pixels, (width, height) if _sideways(image, path) else (height, width)
 
 
 def rgb_pixels(image: Image.Image, name: str | Path) -> Pixels:
@@ -96,6 +134,13 @@ def rgb_pixels(image: Image.Image, name: str | Path) -> Pixels:
     return np.asarray(_decode(image, name, "Image", "RGB"), dtype=np.uint8)
 
 
+def _sideways(image: Image.Image, path: Path) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except _DAMAGE as error:
+        raise InputError(f"Image {path} is damaged or cut off: {error}.") from error
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) that `read_image` will give, from the file's header alone.
 
@@ -105,11 +150,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     with _open(path, "Image") as image:
         width, height = image.size
-        try:
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        except _DAMAGE as error:  # a PNG keeps its EXIF data behind the pixels
-            raise InputError(f"Image {path} is damaged or cut off: {error}.") from error
-    return (width, height) if sideways else (height, width)
+        return (width, height) if _sideways(image, path) else (height, width)
 
 
 def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
@@ -172,3 +213,13 @@ def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -
         picture.putpalette(palette.tobytes())
     with atomic_file(Path(path)) as temporary:
         picture.save(temporary, format="PNG")
+
+
+def write_jpeg(path: str | Path, pixels: Pixels, quality: int = 90) -> None:
+    """Write uint8 RGB [H, W, 3] as JPEG, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_file(Path(path)) as temporary:
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=quality)

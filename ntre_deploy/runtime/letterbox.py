@@ -71,8 +71,26 @@ def prepare_image(image: Pixels, spec: InputSpec) -> tuple[Float, Letterbox]:
         InputError: the array is no uint8 RGB image.
     """
     image = check_image(image)
-    box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
-    method = cv2.INTER_AREA if box.averages else cv2.INTER_LINEAR
+    return prepare_reduced(image, (image.shape[0], image.shape[1]), spec)
+
+
+def prepare_reduced(image: Pixels, size: tuple[int, int], spec: InputSpec) -> tuple[Float, Letterbox]:
+    """As `prepare_image`, of an image that was read smaller than it is.
+
+    Args:
+        image: uint8 RGB [h, w, 3], such as `ntre_deploy.runtime.imagefile.read_reduced` gives.
+        size: (H, W) of the image itself, to which the way back leads.
+
+    Returns:
+        float32 [3, size, size], as `prepare_image`.
+
+    Raises:
+        InputError: the array is no uint8 RGB image.
+    """
+    image = check_image(image)
+    box = Letterbox.fit(*size, spec.size)
+    averages = spec.size / max(image.shape[:2]) < _AREA_BELOW
+    method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
     small = cv2.resize(image, (box.inner_width, box.inner_height), interpolation=method)
     out = np.zeros((3, spec.size, spec.size), np.float32)
     inner = out[:, : box.inner_height, : box.inner_width]

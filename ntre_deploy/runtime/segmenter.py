@@ -246,8 +246,8 @@ class Segmenter:
         """Segment one image after the other, each when it is asked for.
 
         Args:
-            source: path of a video, of a folder of photos or of a photo, or an iterable of images; see
-                `ntre_deploy.runtime.frames`.
+            source: path of a video, folder or photo, pattern, number of a camera or address of a stream, or an iterable
+                of images; see `ntre_deploy.runtime.frames`.
             memory: as in `segment`.
 
         Yields:
@@ -258,8 +258,9 @@ class Segmenter:
             EngineError: as `segment`.
         """
         memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
-        for image in frames(source):
+        for image, path in frames(source):
             result = self.segment_result(image, memories)
+            result.path = path
             yield result.pixels, result
 
     def segment(self, image: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Pixels:
@@ -306,8 +307,22 @@ class Segmenter:
             InputError, EngineError: as `segment`.
         """
         pixels, box = prepare_image(as_image(image), self.spec)
+        return self.query(pixels, memory, calibrate=calibrate), box
+
+    def query(self, pixels: Float, memory: SupportMemory | Sequence[SupportMemory], *, calibrate: bool = True) -> Float:
+        """The engine's part of `logits` alone, for programs that prepare images and make label maps beside it.
+
+        Args:
+            pixels: float32 [3, size, size] of `prepare_image`.
+
+        Returns:
+            logits float32 [N, 2, h, w] at feature resolution.
+
+        Raises:
+            InputError, EngineError: as `segment`.
+        """
         logits = self._query(pixels, self.stack(memory))
-        return calibrated(logits, calibrations(memory)) if calibrate else logits, box
+        return calibrated(logits, calibrations(memory)) if calibrate else logits
 
     def stack(self, memory: SupportMemory | Sequence[SupportMemory]) -> StackedSupports:
         """The memories of N classes as the query graph takes them, on its device; shapes as in `StackedSupports`.

@@ -9,7 +9,7 @@ import numpy as np
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet
 from ntre_deploy.files import plain_name
-from ntre_deploy.runtime.imagefile import Pixels, write_png
+from ntre_deploy.runtime.imagefile import Pixels, write_jpeg, write_png
 from ntre_deploy.runtime.overlay import contact_sheet, overlay, palette
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.segment.outputs import photo_outputs
@@ -40,7 +40,7 @@ def segment_episodes(
         score.add(episode.class_id, labels, truth)
         mask, drawn = photo_outputs(out, Path(plain_name(f"{number:03d}_{episode.class_name}") + ".png"))
         write_png(mask, labels, palette(1))
-        write_png(drawn, overlay(query, labels))
+        write_jpeg(drawn, overlay(query, labels))
         written = {"mask": str(mask), "overlay": str(drawn)}
         results.append({"query": episode.query, "class": episode.class_name} | written)
         if len(rows) < _ROWS:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntre_deploy.errors import InputError, one_of
-from ntre_deploy.segment.inputs import Source
+from ntre_deploy.runtime.sources.finding import Source
 
 # kind -> what is written
 KINDS = {
     "mask": "label maps (PNG)",
-    "overlay": "photos with the classes drawn in",
+    "overlay": "photos with the classes drawn in (JPEG)",
     "video": "videos with the classes drawn in (mp4)",
     "coco": "run-length codes of all masks (coco.json)",
     "labelme": "polygons for LabelMe (labelme/)",
@@ -67,8 +67,8 @@ def chosen_kinds(wanted: Sequence[str] | None, sources: Sequence[Source], instan
 
 
 def photo_outputs(out: Path, path: Path) -> tuple[Path, Path]:
-    """Label map and overlay of a photo."""
-    return out / f"{path.stem}.png", out / f"{path.stem}.overlay.png"
+    """Label map and overlay of a photo; of one from a folder inside a folder, `out` is with that place."""
+    return out / f"{path.stem}.png", out / f"{path.stem}.overlay.jpg"
 
 
 def shape_output(out: Path, kind: str, place: Path) -> Path:
@@ -112,15 +112,16 @@ def check_outputs(out: Path, kinds: Kinds, sources: Sequence[Source], given: Ite
 
 def _targets(out: Path, kinds: Kinds, source: Source) -> Iterator[Path]:
     if "coco" in kinds.together:
-        yield out / COCO / source.path.name  # its name there
+        yield out / COCO / source.place / source.path.name  # its name there
+    place = out / source.place
     if source.video is None:
-        mask, overlay = photo_outputs(out, source.path)
+        mask, overlay = photo_outputs(place, source.path)
         yield from [mask] * ("mask" in kinds.photos) + [overlay] * ("overlay" in kinds.photos)
         yield from (shape_output(out, kind, mask) for kind in sorted(kinds.shapes))
         return
     if "video" in kinds.videos:
-        yield video_output(out, source.path)
+        yield video_output(place, source.path)
     if kinds.videos - {"video"}:
-        yield out / source.path.stem
+        yield place / source.path.stem
     # its frames' files lie in there
-    yield from (out / SHAPES[kind][0] / source.path.stem for kind in sorted(kinds.shapes))
+    yield from (out / SHAPES[kind][0] / source.place / source.path.stem for kind in sorted(kinds.shapes))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.overlay import palette
 
-_SIDE, _QUALITY = 420, 80
+# pixels of a picture's longer side
+THUMBNAIL, _QUALITY = 420, 80
 # each has some 20 kB of picture
 _MOST = 500
 
@@ -28,6 +29,8 @@ i { display: inline-block; width: .85em; height: .85em; border-radius: .2em; mar
 main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
 figure.video { grid-column: 1 / -1; }
+video { display: block; width: 100%; max-height: 70vh; background: #8882; }
+figure.video video + .strip img { height: 120px; }
 .strip { display: flex; gap: 2px; overflow-x: auto; background: #8882; justify-content: center; }
 .strip img { display: block; max-width: 100%; height: 240px; object-fit: contain; min-width: 0; flex: 0 1 auto; }
 figcaption { padding: .5rem .8rem .7rem; overflow-wrap: anywhere; }
@@ -40,7 +43,7 @@ figcaption ul { margin: .3rem 0 0; gap: .1rem 1rem; font-size: .9em; }
 class Card:
     """One result: its input's name, pictures as data URLs, links beside the page, classes with their share of pixels.
 
-    `frames` is 0 for a photo.
+    `frames` is 0 for a photo; `video` is the link of a video that is played on the page.
     """
 
     name: str
@@ -48,11 +51,12 @@ class Card:
     links: Sequence[str]
     shares: Mapping[str, float]
     frames: int = 0
+    video: str = ""
 
 
 def thumbnail(picture: NDArray[np.uint8]) -> str:
     """A small JPEG of uint8 RGB [H, W, 3], as a data URL."""
-    scale = min(_SIDE / max(picture.shape[:2]), 1.0)
+    scale = min(THUMBNAIL / max(picture.shape[:2]), 1.0)
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -97,6 +101,10 @@ def _figure(card: Card, colours: Mapping[str, str]) -> str:
         pictures = f'<a class="strip" href="{quote(card.links[0])}">{pictures}</a>'
     else:
         pictures = f'<div class="strip">{pictures}</div>'
+    if card.video:
+        # its first bytes alone, as a page may hold many
+        player = f'<video controls muted loop playsinline preload="metadata" src="{quote(card.video)}"></video>'
+        pictures = player + pictures
     links = " ".join(f'<a href="{quote(link)}">{escape(link)}</a>' for link in card.links)
     shares = "".join(
         f'<li{"" if share else " class=none"}><i style="background:{colours[name]}"></i>{escape(name)} {share:.1%}</li>'

@@ -159,9 +159,9 @@ def test_photos_of_one_name_are_refused(
 def test_a_photo_named_like_anothers_overlay_does_not_overwrite_it(
     tiny: SimpleNamespace, pictures: SimpleNamespace, support: str, here: Path, call: Callable[..., Done]
 ) -> None:
-    for name in ("x.png", "x.overlay.png"):
+    for name in ("x.png", "x.overlay.jpg"):
         (here / name).write_bytes(pictures.photo.read_bytes())
-    done = call("segment", tiny.bundle, "x.png", "x.overlay.png", "-s", support, "--out", "o", "--json")
+    done = call("segment", tiny.bundle, "x.png", "x.overlay.jpg", "-s", support, "--out", "o", "--json")
     if done.returncode == 0:
         written = [result[kind] for result in json.loads(done.stdout)["results"] for kind in ("mask", "overlay")]
         assert len(set(written)) == 4

@@ -45,7 +45,7 @@ def test_the_demo_exports_segments_and_measures(ntre: Callable[..., Done], tmp_p
         assert sum(system["samples_ms"]) >= 3000
     assert (out / "report.html").stat().st_size < 3_000_000
     assert systems["onnx-cpu"]["parity"]["differing_pixels"] < 1e-3
-    for path in (out / "sheet.png", out / "segmented" / "sheet.png", *(out / "segmented").glob("*.overlay.png")):
+    for path in (out / "sheet.png", out / "segmented" / "sheet.png", *(out / "segmented").glob("*.overlay.jpg")):
         with Image.open(path) as image:
             image.load()
     steps = 4 if photos else 3

@@ -34,7 +34,7 @@ def test_help_needs_no_heavy_package(command: str, ntre: Callable[..., Done], ba
     assert list(tmp_path.iterdir()) == []
 
 
-# the other two belong to their own tests
+# the others have too many options for that
 @pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "export", "segment"))])
 def test_help_fits_a_screen(command: str, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -68,10 +68,10 @@ def test_segment_writes_a_mask_and_an_overlay_of_every_photo_at_its_size(
     assert engine.startswith("engine: onnx-cpu fp32")
     assert warning.startswith("warning: the head of this model is untrained")
     masks = two_way.folder / "masks"
-    expected = {f"{stem}{end}" for stem in pictures.sizes for end in (".png", ".overlay.png")}
+    expected = {f"{stem}{end}" for stem in pictures.sizes for end in (".png", ".overlay.jpg")}
     assert {p.name for p in masks.iterdir()} == expected | {"overview.html"}
     for stem, size in pictures.sizes.items():
-        mask, overlay = Image.open(masks / f"{stem}.png"), Image.open(masks / f"{stem}.overlay.png")
+        mask, overlay = Image.open(masks / f"{stem}.png"), Image.open(masks / f"{stem}.overlay.jpg")
         assert (mask.height, mask.width) == (overlay.height, overlay.width) == size
         assert overlay.mode == "RGB"
 
@@ -119,7 +119,7 @@ def test_a_second_run_replaces_the_masks_of_the_first(
     for threads in ("1", "2"):
         done = call("segment", tiny.bundle, pictures.photo, "-s", support, "--out", "o", "--threads", threads)
         assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (here / "o").iterdir()) == ["overview.html", "wide.overlay.png", "wide.png"]
+    assert sorted(p.name for p in (here / "o").iterdir()) == ["overview.html", "wide.overlay.jpg", "wide.png"]
 
 
 def test_segment_runs_episodes_of_a_dataset(

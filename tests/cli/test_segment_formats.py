@@ -14,7 +14,7 @@ from PIL import Image
 
 from ntre_deploy.data.labelme import labelme_mask
 from ntre_deploy.runtime.imagefile import read_image
-from ntre_deploy.runtime.video import write_video
+from ntre_deploy.runtime.videowriter import write_video
 
 Done = CompletedProcess[str]
 
@@ -103,7 +103,7 @@ def test_frames_of_a_video_get_files_too(
     scene = read_image(pictures.photo)
     with write_video(here / "clip.mp4", (160, 200), 10) as write:
         for k in range(4):
-            write(np.ascontiguousarray(scene[2 * k : 2 * k + 160, 2 * k : 2 * k + 200]))
+            write(np.ascontiguousarray(scene[2 * k : 2 * k + 160, 2 * k : 2 * k + 200]), k / 10)
     kinds = written("labelme", "geojson", "label-studio")
     done = call("segment", tiny.bundle, "clip.mp4", *two, "--out", "o", *kinds, "--every", "2")
     assert done.returncode == 0, done.stderr

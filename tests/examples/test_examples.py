@@ -62,9 +62,9 @@ def test_embed_is_twenty_lines_of_code() -> None:
 def test_camera_finds_the_object_in_every_frame_of_a_clip(
     example: Callable[..., Done], demo_bundle: Path, scenes: SimpleNamespace, tmp_path: Path
 ) -> None:
-    done = example("camera.py", demo_bundle, scenes.clip, *scenes.support["ladybird"], "--out", "seen.avi")
-    assert done.stdout.startswith("wrote seen.avi: 8 frames, ")
-    before, after = (_frames(path) for path in (scenes.clip, tmp_path / "seen.avi"))
+    done = example("camera.py", demo_bundle, scenes.clip, *scenes.support["ladybird"], "--out", "seen.mp4")
+    assert done.stdout.startswith("wrote seen.mp4: 8 frames, ")
+    before, after = (_frames(path) for path in (scenes.clip, tmp_path / "seen.mp4"))
     assert len(after) == len(before) == 8
     for plain, tinted, truth in zip(before, after, scenes.frames_truth["ladybird"], strict=True):
         assert tinted.shape == plain.shape

@@ -28,7 +28,7 @@ def test_the_page_shows_every_result_and_needs_nothing_from_outside(tmp_path: Pa
     picture = thumbnail(np.zeros((8, 8, 3), np.uint8))
     hostile = "<script>alert(1)</script>"
     cards = [
-        Card("a b.jpg", [picture], ["a b.overlay.png", "a b.png"], {hostile: 0.125, "spoon": 0.0}),
+        Card("a b.jpg", [picture], ["a b.overlay.jpg", "a b.png"], {hostile: 0.125, "spoon": 0.0}),
         Card('"><img src=x>.mp4', [picture] * 3, ["x.overlay.mp4"], {hostile: 0.5, "spoon": 0.0}, 40),
     ]
     write_page(tmp_path / "overview.html", cards, [hostile, "spoon"], "onnx-cpu fp32")
@@ -40,7 +40,7 @@ def test_the_page_shows_every_result_and_needs_nothing_from_outside(tmp_path: Pa
     assert "&lt;script&gt;alert(1)&lt;/script&gt;: in 2 of 2" in text
     assert "spoon: in 0 of 2" in text
     assert "12.5%" in text
-    assert 'href="a%20b.overlay.png"' in text
+    assert 'href="a%20b.overlay.jpg"' in text
     assert text.count("<figure") == 2
     assert text.count(picture) == 4
     assert not re.search(r"https?://|src=\"(?!data:)", text)

@@ -17,7 +17,7 @@ from ntre_deploy.runtime.results import result as module
 from ntre_deploy.runtime.results.result import Result
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.support import SupportMemory
-from ntre_deploy.runtime.video import write_video
+from ntre_deploy.runtime.videowriter import write_video
 
 SIZES = [(90, 120), (1, 1), (200, 3), (137, 211)]
 
@@ -275,7 +275,7 @@ def test_a_stream_of_a_video_is_read_as_it_is_asked_for(
 ) -> None:
     with write_video(tmp_path / "clip.mp4", (90, 120), 10) as write:
         for seed in range(4):
-            write(picture(seed))
+            write(picture(seed), seed / 10)
     stream = segmenter.stream(tmp_path / "clip.mp4", memories[0])
     frame, result = next(stream)
     assert frame.shape == (90, 120, 3)
