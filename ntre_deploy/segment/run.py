@@ -162,13 +162,12 @@ class Job:
         def collect(done: _Done) -> None:
             source, shares = done.ready.source, self._named(done.shares)
             name = (source.place / source.path.name).as_posix()
-            mask = photo_outputs(self.out / source.place, source.path)[0]
-            written = done.written | self._files.add(done.result, mask, name, source.path)
+            self._files.gather(done.result, name, source.path)
             if "page" in self.kinds.together:
                 links = [self._link(Path(done.written[kind])) for kind in ("overlay", "mask") if kind in done.written]
                 self._cards.append(Card(name, [thumbnail(done.picture)], links, shares))
             scores = self._named(np.array(done.result.scores))
-            results.append({"image": str(source.path), **written, "shares": shares, "scores": scores})
+            results.append({"image": str(source.path), **done.written, "shares": shares, "scores": scores})
             self.advance()
 
         side_by_side(iter(sources), read, self._compute, finish, collect)
@@ -200,8 +199,8 @@ class Job:
                     # with the first frame, as a camera may be ended before it
                     write = write or stack.enter_context(write_video(target, video.size, video.rate / self.every))
                     write(_fitted(done.picture, video.size), frame.seconds)
-                mask = frame_outputs(place, source.path, frame.index)[0]
-                self._files.add(done.result, mask, self._link(mask), video=source.path.name, frame=frame.index)
+                name = self._link(frame_outputs(place, source.path, frame.index)[0])
+                self._files.gather(done.result, name, video=source.path.name, frame=frame.index)
                 if "page" in self.kinds.together and frames % step == 0 and len(shown) < _SHOWN:
                     shown.append(thumbnail(done.picture))
                 frames += 1
@@ -251,10 +250,11 @@ class Job:
         return _Computed(ready, logits)
 
     def _finish(self, computed: _Computed, mask: Path, drawn: Path, kinds: frozenset[str]) -> _Done:
-        """Make the label map, and write it and the overlay where they are wanted."""
+        """Make the label map, and write it, the overlay and other formats where they are wanted."""
         ready = computed.ready
         labels, scores = _labelled(computed.logits, ready.box)
-        written = {}
+        result = Result(labels, self.names, None, computed.logits, ready.box, ready.source.path, scores)
+        written = self._files.write(result, mask, ready.source.path if ready.source.video is None else None)
         if "mask" in kinds:
             write_png(mask, labels, palette(len(self.names)))
             written["mask"] = str(mask)
@@ -270,8 +270,6 @@ class Job:
             write_jpeg(drawn, picture)
             written["overlay"] = str(drawn)
         counts = np.bincount(labels.ravel(), minlength=len(self.names) + 1)[1:]
-        path = ready.source.path if ready.source.video is None else None
-        result = Result(labels, self.names, None, computed.logits, ready.box, path, scores)
         return _Done(ready, result, counts / labels.size, written, picture)
 
     def _link(self, path: Path) -> str:

@@ -25,7 +25,7 @@ _LOCAL_FILES = "/data/local-files/?d="
 
 
 class ResultFiles:
-    """Writes results as they come, and gathers what goes into one file; called by one thread.
+    """Writes results as they come, and gathers what goes into one file.
 
     Args:
         out: folder for results.
@@ -41,14 +41,12 @@ class ResultFiles:
         # as text, which takes a tenth of the memory
         self._tasks: list[str] = []
 
-    def add(self, result: Result, place: Path, name: str, source: Path | None = None, **more: Any) -> dict[str, str]:
-        """Write one image's files, and remember what goes into those of all.
+    def write(self, result: Result, place: Path, source: Path | None = None) -> dict[str, str]:
+        """Write one image's own files; several threads may do so.
 
         Args:
             place: where its label map is, or would be, written.
-            name: of the image in COCO.
             source: file of a photo; None for a frame of a video.
-            more: for the image's entry in COCO.
 
         Returns:
             kind -> file, of those that were written.
@@ -61,13 +59,22 @@ class ResultFiles:
             path = shape_output(self._out, kind, place)
             _WRITE[kind](result, path, place.name if source is None else _relative(source, path.parent))
             written[kind] = str(path)
+        return written
+
+    def gather(self, result: Result, name: str, source: Path | None = None, **more: Any) -> None:
+        """Remember what goes into the files of all images, in their order; one thread does so.
+
+        Args:
+            name: of the image in those files.
+            source: file of a photo; None for a frame of a video.
+            more: for the image's entry in COCO.
+        """
         if "coco" in self._kinds.together:
             self._coco.add(name, result, **more)
         if "label-studio" in self._kinds.together:
             address = quote(name if source is None else _relative(source, Path()))
             task = result.to_label_studio(_LOCAL_FILES + address)
             self._tasks.append(json.dumps(task, separators=(",", ":"), ensure_ascii=False))
-        return written
 
     def finish(self) -> None:
         """Write the files of all images together.

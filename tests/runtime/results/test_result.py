@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.runtime.labels import label_map
 from ntre_deploy.runtime.overlay import palette
 from ntre_deploy.runtime.results import result as module
@@ -257,7 +257,8 @@ def test_a_stream_gives_frames_with_their_results(
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("no photo")
-    listed = list(segmenter.stream(tmp_path, memories))
+    with pytest.warns(NtreWarning, match="skipped"):
+        listed = list(segmenter.stream(tmp_path, memories))
     assert [result.path.name for _, result in listed if result.path] == ["0.png", "1.png", "2.png"]
     for (frame, result), image, labels in zip(listed, images, wanted, strict=True):
         np.testing.assert_array_equal(frame.pixels, image)
