@@ -338,6 +338,30 @@ def test_it_runs_where_torch_onnx_and_onnxruntime_are_not_installed(demo: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (0, "(50, 70)\n", ""), done.stderr
 
 
+_INTERRUPTED = """
+import gc, os, signal, sys, threading
+from ntre_deploy import Segmenter
+engines = [Segmenter.load(sys.argv[1], "openvino")]
+def drop():
+    engines.clear()
+    gc.collect()
+thread = threading.Thread(target=drop)
+thread.start()
+thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_after_an_engine_went_on_another_thread_is_one(demo: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _INTERRUPTED, str(demo)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 @pytest.mark.parametrize("name", ["auto", "openvino"])
 def test_a_broken_openvino_is_an_engine_error_or_passed_over(demo: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "openvino").mkdir()

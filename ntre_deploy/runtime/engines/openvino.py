@@ -4,6 +4,7 @@ OpenVINO chooses bfloat16 by itself where the processor has it.  So the precisio
 compiled graphs really use is read back before the first image.
 """
 
+import functools
 import importlib.util
 import threading
 from collections import Counter, OrderedDict
@@ -146,6 +147,18 @@ class OpenVinoEngine:
             raise EngineError(f"OpenVINO failed while it ran: {_first_line(error)}") from error
 
 
+@functools.cache
+def the_core() -> Any:
+    """OpenVINO's core, one for the life of the process.
+
+    Its CPU plugin gives the thread that compiles first another stack for signals, and unmaps it when the core goes.
+    Where that happens on another thread, the next signal that Python handles, such as Ctrl-C, is a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class _Graph:
     """One ONNX file, compiled per batch and number of classes; the oldest of `_KEPT` goes first."""
 
@@ -153,7 +166,7 @@ class _Graph:
         import openvino
 
         self._content, self._rest = content, rest
-        self._core = openvino.Core()
+        self._core = the_core()
         self._properties: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[rest],
             "PERFORMANCE_HINT": options.hint.upper(),
