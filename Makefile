@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 # torchvision needs a torch of its own version, which is far larger than the one of $(VENV)
 VISION := $(VENV)-torchvision
-# apart as well: with OpenVINO and NNCF in the process of the whole suite, it once ended in a segmentation fault
+# apart as well: OpenVINO and NNCF bring much that most tests are better without
 OPENVINO := $(VENV)-openvino
 SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 

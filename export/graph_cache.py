@@ -64,7 +64,7 @@ class _Digests(pickle.Pickler):
         if not isinstance(item, Tensor):
             return NotImplemented
         raw = item.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()
-        told = (str(item.dtype), tuple(item.shape), hashlib.sha256(raw).hexdigest())
+        told = (str(item.dtype), tuple(item.shape), hashlib.sha256(raw.tobytes()).hexdigest())
         return tuple, (told,)
 
 
