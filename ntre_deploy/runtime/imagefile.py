@@ -142,8 +142,8 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
             more = ", ..." if packed.size > _SHOWN else ""
             shown = ", ".join(f"#{colour:06x}" for colour in packed[:_SHOWN].tolist())
             raise InputError(
-                f"Mask {path} is a colour picture of {packed.size:,} colours ({shown}{more}); a mask is one channel with "
-                "0, 1 and 255, or a photo that is cut out by transparency."
+                f"Mask {path} is a colour picture of {packed.size:,} colours ({shown}{more}); a mask is one channel "
+                "with 0, 1 and 255, or a photo that is cut out by transparency."
             )
         values = values[..., 0]
     if kind in ("JPEG", "MPO"):
