@@ -25,6 +25,7 @@ _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _MAX_16 = 65_535
 # formats that blur, and by how much the channels of what was grey may differ then
 _LOSSY, _NOISE = ("JPEG", "MPO", "WEBP"), 12
+_SHOWN = 4
 # what holds shapes and no pixels
 _ANNOTATIONS = (".json", ".txt", ".xml")
 # Pillow's decoders raise all of these on damaged files
@@ -190,9 +191,12 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
         values = values.astype(np.uint8)
     if values.ndim == 3:
         if (values != values[..., :1]).any() and not (kind in _LOSSY and np.ptp(values, axis=2).max() <= _NOISE):
+            packed = np.unique(values.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+            more = ", ..." if packed.size > _SHOWN else ""
+            shown = ", ".join(f"#{colour:06x}" for colour in packed[:_SHOWN].tolist())
             raise InputError(
-                f"Mask {path} is a colour picture; a mask is one channel with 0, 1 and 255, or a photo that is cut out "
-                "by transparency."
+                f"Mask {path} is a colour picture of {packed.size:,} colours ({shown}{more}); a mask is one channel "
+                "with 0, 1 and 255, or a photo that is cut out by transparency."
             )
         values = values[..., 0]
     if kind in ("JPEG", "MPO"):

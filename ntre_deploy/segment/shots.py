@@ -127,7 +127,7 @@ def _image(image: Path, found: "Annotations", choices: list[str]) -> tuple[str, 
     if len(ids) == 1:
         return ids[0], choices
     shown = ids or list(found.entries)
-    more = " ..." if len(shown) > _SHOWN else ""
+    more = " ..." if len(shown) > _SHOWN else "."
     raise InputError(
         f"{found.source} has {len(ids)} images of the name {named or image.name}; one is needed: "
         f"add @IMAGE to its name, such as one of {', '.join(shown[:_SHOWN])}{more}"

@@ -188,6 +188,43 @@ def test_a_jpeg_of_a_mask_is_its_mask(tmp_path: Path) -> None:
             assert (read_mask(tmp_path / name) != hard).mean() < 0.001
 
 
+def test_a_jpeg_is_said_to_blur_and_keeps_no_values(tmp_path: Path) -> None:
+    sharp = np.zeros((64, 64), np.uint8)
+    sharp[:, 32:] = 255  # along its blocks: not one pixel is grey
+    Image.fromarray(sharp).save(tmp_path / "m.jpg", quality=100)
+    with pytest.warns(NtreWarning, match=r"m\.jpg: JPEG blurs masks, 0\.0% of its pixels are grey; from 128 on"):
+        assert np.array_equal(read_mask(tmp_path / "m.jpg"), sharp == 255)
+    for choose in (1, 255, ANY):
+        with pytest.raises(InputError, match="is a JPEG, which keeps no values to choose from; save it as PNG"):
+            read_mask(tmp_path / "m.jpg", choose)
+    Image.fromarray(sharp // 255 * 15).save(tmp_path / "class.jpg")
+    with pytest.raises(InputError, match=r"is a JPEG of the values 0 to 1\d, which is not black and white"):
+        read_mask(tmp_path / "class.jpg")
+
+
+def test_a_choice_may_stand_behind_the_name(tmp_path: Path) -> None:
+    write_png(tmp_path / "m.png", np.array([[0, 7, 15]], np.uint8))
+    assert read_mask(tmp_path / "m.png@15").tolist() == [[0, 0, 1]]
+    assert read_mask(tmp_path / "m.png@any").tolist() == [[0, 1, 1]]
+    with pytest.raises(InputError, match=r"m\.png@x: behind @ stands a value of its pixels, such as @1, or @any"):
+        read_mask(tmp_path / "m.png@x")
+    with pytest.raises(InputError, match="does not exist"):
+        read_mask(tmp_path / "none.png@1")
+
+
+def test_what_holds_no_values_is_named(tmp_path: Path) -> None:
+    for name in ("m.json", "m.txt", "m.xml"):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(InputError, match="is an annotation file and no image; `ntre segment --support` reads"):
+            read_mask(tmp_path / name)
+    Image.fromarray(np.array([[0, 0.5]], np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(InputError, match="holds floating-point values"):
+        read_mask(tmp_path / "m.tif")
+    Image.fromarray(np.array([[(0, 0, 0), (255, 0, 0), (0, 128, 255)]], np.uint8)).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"is a colour picture of 3 colours \(#000000, #0080ff, #ff0000\)"):
+        read_mask(tmp_path / "c.png")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_a_photo_that_is_cut_out_is_its_own_mask(tmp_path: Path, mode: str) -> None:
     alpha = disc()
