@@ -103,10 +103,12 @@ def write_onnx(graph: SupportBase | QueryBase, signature: Signature, path: Path,
     check_opset(opset)
     shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in signature.example]
     kept = GraphCache(graph, signature.inputs, signature.outputs, shapes, signature.dynamic, opset)
-    if not kept.take(path):
+    taken = kept.take(path)
+    if not taken:
         _trace(graph, signature, path, opset)
     check_onnx(path, opset)
-    kept.keep(path)
+    if not taken:
+        kept.keep(path)
 
 
 def _trace(graph: SupportBase | QueryBase, signature: Signature, path: Path, opset: int) -> None:
