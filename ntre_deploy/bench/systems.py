@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ntre_deploy.errors import EngineError, InputError, one_of
+from ntre_deploy.errors import EngineError, InputError, did_you_mean
 from ntre_deploy.files import sha256
 from ntre_deploy.model.registry import MODELS, asset_file, checkpoint_file
 from ntre_deploy.runtime.bundle import Bundle
@@ -180,17 +180,9 @@ def found_beside(bundle: Bundle) -> Path | None:
     return None
 
 
+# an engine, or `auto` and `onnx` as a segmenter takes them, or `all`; and a precision, or None for all that there are
 Wanted = tuple[str, str | None]
-
-
-def parse_engine(text: str) -> Wanted:
-    """`NAME` or `NAME:PRECISION` as a pair; without a precision, all of them are meant.
-
-    Raises:
-        InputError: no such engine.
-    """
-    name, colon, precision = text.partition(":")
-    return one_of(name, ENGINE_NAMES, "Engine"), precision if colon and precision else None
+WANTED = ("all", "auto", "onnx", *ENGINE_NAMES)
 
 
 def open_engines(
@@ -199,34 +191,39 @@ def open_engines(
     """The engines of a bundle that this machine can run, and why it cannot run the others.
 
     Args:
-        engines: only these; one that cannot run is an error then.
+        engines: only these; one that is named and cannot run is an error.
         device_images: open each engine of a GPU once more, with images and label maps on it.
 
     Raises:
-        InputError: the bundle lacks an engine that was asked for.
+        InputError: the bundle lacks an engine or a precision that was asked for.
         EngineError: an engine that should run does not.
     """
     cv2.setNumThreads(threads)
+    named = [_named(bundle, *wanted) for wanted in engines if wanted[0] != "all"]
+    # precisions that any engine may have
+    open_to_all = {precision for engine, precision in engines if engine == "all"} if engines else {None}
+    held_by = {name: engine_precisions(bundle, name) for name in ENGINE_NAMES}
+    in_any = list(dict.fromkeys(p for held in held_by.values() for p in held))
+    for precision in open_to_all - {None, *in_any}:
+        hint = did_you_mean(str(precision), in_any) or " `ntre export` makes it with --precision."
+        raise InputError(f"{bundle.folder} holds {', '.join(in_any) or 'no graphs'}, not {precision}.{hint}")
     systems: list[System] = []
     skipped: dict[str, str] = {}
     for name, reason in available_engines().items():
-        wanted = [precision for engine, precision in engines if engine == name]
-        if engines and not wanted:
-            continue
-        held = engine_precisions(bundle, name)
-        if not held and not engines:
-            continue  # nothing is missed that the bundle was not made for
-        if reason:
-            if engines:
-                raise EngineError(f"{name} cannot run here: {reason}; `ntre doctor` tells more.")
+        asked = {precision for engine, precision in named if engine == name}
+        held = held_by[name]
+        chosen = [p for p in held if {p, None} & (asked | open_to_all)]
+        chosen += [p for p in sorted(asked - {None}) if p not in held]  # refused when it is opened
+        if asked and reason:
+            raise EngineError(f"{name} cannot run here: {reason}; `ntre doctor` tells more.")
+        if asked and not held:
+            raise InputError(f"{bundle.folder} holds nothing for {name}; export it with --engine, or leave it out.")
+        if chosen and reason:  # else nothing is missed that the bundle was not made for
             skipped[name] = reason
             continue
-        if not held:
-            raise InputError(f"{bundle.folder} holds nothing for {name}; export it with --engine, or leave it out.")
-        chosen = held if None in wanted or not engines else [p for p in wanted if p is not None]
-        for precision in dict.fromkeys(chosen):
+        for precision in chosen:
             if lacking := precision_unavailable(name, precision):
-                if engines:
+                if asked:
                     raise EngineError(f"{name} cannot run {precision} here: {lacking}.")
                 skipped[f"{name} {precision}"] = lacking
                 continue
@@ -234,6 +231,14 @@ def open_engines(
             if device_images and runs_on_gpu(name):
                 systems.append(open_on_device(bundle, name + ON_DEVICE, precision, threads))
     return systems, skipped
+
+
+def _named(bundle: Bundle, name: str, precision: str | None) -> Wanted:
+    """The engine that a segmenter takes by a name that may leave the choice to it."""
+    if name not in ("auto", "onnx"):
+        return name, precision
+    engine = open_engine(bundle, name, precision).engine
+    return engine.name, engine.precision if name == "auto" else precision
 
 
 def open_on_device(bundle: Bundle, name: str, precision: str, threads: int) -> Cached:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntre_deploy.cli.console import counting, print_json, steps
+from ntre_deploy.cli.engines import NAME, one_engine
 from ntre_deploy.cli.episodes import (
     PANEL,
     CountOption,
@@ -28,12 +29,13 @@ from ntre_deploy.cli.episodes import (
     open_ways,
 )
 from ntre_deploy.cli.trust import TrustedOption
-from ntre_deploy.errors import EngineError, GateError, InputError
+from ntre_deploy.errors import EngineError, GateError, InputError, one_of
 
 if TYPE_CHECKING:
     from ntre_deploy.bench.gates import Gates
     from ntre_deploy.bench.reference import Reference
     from ntre_deploy.bench.session import Plan
+    from ntre_deploy.bench.systems import Wanted
     from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.data.episodes import EpisodeSet
     from ntre_deploy.data.ways import WaysSet
@@ -48,7 +50,7 @@ def _schema(wanted: bool) -> None:
 
 
 def _option(panel: str, name: str, metavar: str | None, text: str, **more: Any) -> Any:
-    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, show_default=False, **more)
+    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, **more)
 
 
 _how, _told = partial(_option, "How it is measured"), partial(_option, "Results")
@@ -62,7 +64,8 @@ def command(
         typer.Option(
             "--dataset",
             metavar="SPEC",
-            help="As for eval, or reference: the bundle's own. (default: that without PyTorch, else procedural)",
+            help="As for eval, or reference: the bundle's own.",
+            show_default="that without PyTorch, else procedural",
             rich_help_panel=PANEL,
         ),
     ] = None,
@@ -75,21 +78,26 @@ def command(
     fold: FoldOption = None,
     split: SplitOption = None,
     strict: StrictInPanel = False,
-    checkpoint: Annotated[list[Path] | None, _how("--checkpoint", "FILE", "(default: found beside the bundle)")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, _how("--checkpoint", "FILE", "Compared with.", show_default="found beside the bundle")
+    ] = None,
     engine: Annotated[
-        list[str] | None, _how("--engine", "NAME[:PRECISION]", "Only it; repeatable. (default: all)")
+        list[str] | None, _how("--engine", NAME, "As for segment; repeatable.", show_default="all")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, _how("--precision", "NAME", "As for segment; repeatable.", show_default="all")
     ] = None,
     device_images: Annotated[
         bool, _how("--device-images", None, "GPU engines once more, with images and masks on it.")
     ] = False,
-    seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least. (3)", min=0)] = 3.0,
-    rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least. (1)", min=1)] = 1,
-    threads: Annotated[int, _how("--threads", "N", "CPU threads of every system. (2)", min=1)] = 2,
+    seconds: Annotated[float, _how("--seconds", "S", "Timed for each system, at least.", min=0)] = 3.0,
+    rounds: Annotated[int, _how("--rounds", "N", "Timings of each query, at least.", min=1)] = 1,
+    threads: Annotated[int, _how("--threads", "N", "CPU threads of every system.", min=1)] = 2,
     trusted: TrustedOption = None,
-    workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput. (2)", min=0)] = 2,
+    workers: Annotated[int, _how("--workers", "N", "Segmenters at once, for throughput.", min=0)] = 2,
     no_memory: Annotated[bool, _how("--no-memory", None, "Leave out load time and peak memory.")] = False,
     out: Annotated[Path | None, _told("--out|-o", "FOLDER", "For report.html, bench.json and more.")] = None,
-    pictures: Annotated[int, _told("--pictures", "N", "Worst episodes in the report. (6)", min=0)] = 6,
+    pictures: Annotated[int, _told("--pictures", "N", "Worst episodes in the report.", min=0)] = 6,
     as_json: Annotated[bool, _told("--json", None, "Print the report as JSON.")] = False,
     schema: Annotated[
         bool, _told("--schema", None, "Print the report's JSON Schema.", callback=_schema, is_eager=True)
@@ -107,7 +115,7 @@ def command(
     ] = None,
     against: Annotated[Path | None, _gate("--against", "FILE", "bench.json of an earlier run.")] = None,
     max_slowdown: Annotated[
-        float | None, _gate("--max-slowdown", "PERCENT", "Slower than in that run. (default: 10)")
+        float | None, _gate("--max-slowdown", "PERCENT", "Slower than in that run.", show_default="10")
     ] = None,
 ) -> None:
     """Measure bundles' engines and PyTorch on the same episodes, interleaved.
@@ -118,7 +126,12 @@ def command(
     from ntre_deploy.bench.gates import Gates
     from ntre_deploy.bench.reference import SPEC
     from ntre_deploy.bench.session import Plan
+    from ntre_deploy.bench.systems import WANTED
 
+    # without a precision, all of an engine's; without an engine, all that have the precision
+    wanted = [one_engine(text, p) for text in engine or ["all"] for p in precision or [None]]
+    for name, _ in wanted:
+        one_of(name, WANTED, "Engine")
     gates = Gates(
         max_miou_drop=max_miou_drop,
         min_pixel_agreement=min_pixel_agreement,
@@ -148,7 +161,7 @@ def command(
         draw,
         plan,
         out=out,
-        engines=engine or [],
+        engines=wanted,
         device_images=device_images,
         gates=gates,
         as_json=as_json,
@@ -164,7 +177,7 @@ def run(
     plan: "Plan",
     *,
     out: Path | None = None,
-    engines: Sequence[str] = (),
+    engines: "Sequence[Wanted]" = (),
     device_images: bool = False,
     gates: "Gates | None" = None,
     as_json: bool = False,
@@ -189,11 +202,9 @@ def run(
     from ntre_deploy.bench.reference import demand_reference, open_reference
     from ntre_deploy.bench.report import write_report
     from ntre_deploy.bench.session import measure
-    from ntre_deploy.bench.systems import parse_engine
     from ntre_deploy.files import check_folder
 
     gates = gates or Gates()
-    wanted = [parse_engine(text) for text in engines]
     opened = find_bundles(folders, checkpoints, trusted)
     notes = _lacking(out)
     noting = replace(draw, warn=notes.append)
@@ -219,7 +230,7 @@ def run(
     with steps(as_json) as step:
         step("opening engines")
         kept = None if stored is None else stored.stored
-        open_groups(opened, plan.threads, wanted, device_images=device_images, stored=kept)
+        open_groups(opened, plan.threads, engines, device_images=device_images, stored=kept)
     if gates.asked and not any(not is_pytorch(system.name) for group in opened.groups for system in group.systems):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in opened.skipped.items())
         raise EngineError(f"No engine of the bundle runs here, so there is nothing to judge ({reasons}).")

@@ -34,19 +34,23 @@ EpisodesOption = Annotated[
 # no defaults here: an existing episode file has its own values, and one that differs must be an error
 ShotsOption = Annotated[
     int | None,
-    typer.Option("--shots", metavar="N", min=1, help="Supports of each. (default: 1)", rich_help_panel=PANEL),
+    typer.Option("--shots", metavar="N", min=1, help="Supports of each.", show_default="1", rich_help_panel=PANEL),
 ]
 CountOption = Annotated[
     int | None,
-    typer.Option("--count", metavar="N", min=1, help="Default: 20; eval 1000.", rich_help_panel=PANEL),
+    typer.Option("--count", metavar="N", min=1, help="How many.", show_default="20", rich_help_panel=PANEL),
+]
+EvalCountOption = Annotated[
+    int | None,
+    typer.Option("--count", metavar="N", min=1, help="How many.", show_default="1000", rich_help_panel=PANEL),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, help="Of the draw. (default: 0)", rich_help_panel=PANEL),
+    typer.Option("--seed", metavar="N", min=0, help="Of the draw.", show_default="0", rich_help_panel=PANEL),
 ]
 WaysOption = Annotated[
     int | None,
-    typer.Option("--ways", metavar="N", min=1, help="Classes of each. (default: 1)", rich_help_panel=PANEL),
+    typer.Option("--ways", metavar="N", min=1, help="Classes of each.", show_default="1", rich_help_panel=PANEL),
 ]
 NoCalibrateOption = Annotated[
     bool, typer.Option("--no-calibrate", help="Leave the margins of classes raw.", rich_help_panel=PANEL)
@@ -57,7 +61,13 @@ FoldOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option("--split", metavar="NAME", help="contiguous or (default) interleaved.", rich_help_panel=PANEL),
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="contiguous or interleaved.",
+        show_default="interleaved",
+        rich_help_panel=PANEL,
+    ),
 ]
 
 # beside everything that reads annotations: those without a mask are skipped and counted without it

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntre_deploy.cli.console import counting, print_json
+from ntre_deploy.cli.engines import EngineOption, PrecisionOption, ThreadsOption, one_engine
 from ntre_deploy.cli.episodes import (
-    CountOption,
     DatasetOption,
     Draw,
     EpisodesOption,
+    EvalCountOption,
     FoldOption,
     NoCalibrateOption,
     SeedOption,
@@ -26,18 +27,16 @@ from ntre_deploy.cli.episodes import (
     open_episodes,
     open_ways,
 )
+from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ntre_deploy.data.dataset import Dataset
     from ntre_deploy.data.episodes import EpisodeSet
     from ntre_deploy.training.evaluator import Pixels, Run, Shots, Stages
     from ntre_deploy.training.ways import WaysRun
-
-
-_ENGINE = "Engine of a bundle"
 
 
 @dataclass(frozen=True)
@@ -60,27 +59,15 @@ def command(
     shots: ShotsOption = None,
     ways: WaysOption = None,
     no_calibrate: NoCalibrateOption = False,
-    count: CountOption = None,
+    count: EvalCountOption = None,
     seed: SeedOption = None,
     fold: FoldOption = None,
     split: SplitOption = None,
     strict: StrictInPanel = False,
-    engine: Annotated[
-        str | None,
-        typer.Option("--engine", metavar="NAME", help="As in `ntre segment`. (default: auto)", rich_help_panel=_ENGINE),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision", metavar="NAME", help="Such as fp32. (default: the engine's best)", rich_help_panel=_ENGINE
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)", rich_help_panel=_ENGINE
-        ),
-    ] = None,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    trusted: TrustedOption = None,
     protocol: Annotated[str, typer.Option("--protocol", metavar="NAME", help="exact or released.")] = "exact",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="For eval.json, episodes.csv, sheet.png.")
@@ -105,13 +92,15 @@ def command(
             f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
         )
     check_calibrate(ways, not no_calibrate)
+    name, asked = one_engine(engine, precision)
     named = str(target) in MODELS and target.is_dir() and not (target / "manifest.json").is_file()
     if named or not target.exists():
         if target.suffix == ".ntre":
             raise InputError(f"Bundle {target} does not exist; make one with `ntre export CHECKPOINT --out {target}`.")
         target = checkpoint_file(target)
     if not target.is_dir():
-        for option, value in (("--engine", engine), ("--precision", precision)):
+        given = (("--engine", None if engine == "auto" else engine), ("--precision", precision))
+        for option, value in (*given, ("--trusted", trusted[0] if trusted else None)):
             if value is not None:
                 raise InputError(
                     f"{option} {value} is for bundles, and the checkpoint {target} runs in PyTorch fp32; "
@@ -124,7 +113,7 @@ def command(
         check_folder(out)
     # the model comes first: it is refused within seconds, while the lists of a large dataset may take minutes
     if target.is_dir():
-        opened = _bundle(target, engine or "auto", precision, threads, protocol)
+        opened = _bundle(target, name, asked, threads, protocol, trusted or None)
     else:
         opened = _checkpoint(target, threads, protocol)
     left_out: list[str] = []
@@ -262,15 +251,22 @@ def _checkpoint(path: Path, threads: int | None, protocol: str) -> _Target:
     return _Target(run, partial(network_ways, network), run.stages, model, engine)
 
 
-def _bundle(folder: Path, engine: str, precision: str | None, threads: int | None, protocol: str) -> _Target:
+def _bundle(
+    folder: Path,
+    engine: str,
+    precision: str | None,
+    threads: int | None,
+    protocol: str,
+    trusted: "Sequence[Path] | None",
+) -> _Target:
     """An engine of a bundle; needs no torch."""
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.training import released, runs
     from ntre_deploy.training.ways_runs import segmenter_ways
 
-    manifest = Bundle.open(folder).manifest
-    segmenter = Segmenter.load(folder, engine, precision=precision, threads=threads)
+    manifest = Bundle.open(folder, trusted=trusted).manifest
+    segmenter = Segmenter.load(folder, engine, precision=precision, threads=threads, trusted=trusted)
     model = {
         "kind": "bundle",
         "name": manifest.name,

@@ -38,26 +38,34 @@ def command(
     checkpoint: Annotated[
         Path, typer.Argument(help="Checkpoint (.safetensors), or a name of `ntre models`.", show_default=False)
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder. (default: NAME.ntre here)")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Bundle folder.", show_default="NAME.ntre here")
+    ] = None,
     engine: Annotated[
-        list[str] | None, typer.Option("--engine", help="onnx, openvino, trt or trt-rtx; repeatable. (default: onnx)")
+        list[str] | None,
+        typer.Option("--engine", help="onnx, openvino, trt or trt-rtx; repeatable.", show_default="onnx"),
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", help="fp32, fp16, bf16, int8 or fp8; repeatable. (default: fp32)"),
+        typer.Option("--precision", help="fp32, fp16, bf16, int8 or fp8; repeatable.", show_default="fp32"),
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Input side, 8k + 1. (default: the checkpoint's)")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Input side, 8k + 1.", show_default="the checkpoint's")
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset, 18 to 23.")] = 18,
     verify_on: Annotated[
         str | None,
         typer.Option(
-            "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise. (default: rendered scenes)"
+            "--verify-on", metavar="SPEC", help="Dataset to verify on besides noise.", show_default="rendered scenes"
         ),
     ] = None,
     calibrate_on: Annotated[
         str | None,
         typer.Option(
-            "--calibrate-on", metavar="SPEC", help="Photos that set int8's and fp8's ranges. (default: rendered scenes)"
+            "--calibrate-on",
+            metavar="SPEC",
+            help="Photos that set int8's and fp8's ranges.",
+            show_default="rendered scenes",
         ),
     ] = None,
     reference: Annotated[
@@ -65,8 +73,8 @@ def command(
         typer.Option(
             "--reference",
             metavar="SPEC",
-            help="Dataset of 8 episodes with PyTorch's results, for bench on devices; none: no such set. "
-            "(default: that of --verify-on)",
+            help="Dataset of 8 episodes with PyTorch's results, for bench on devices; none: no such set.",
+            show_default="that of --verify-on",
         ),
     ] = None,
     strict: StrictOption = False,

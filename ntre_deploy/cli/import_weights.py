@@ -38,7 +38,7 @@ def command(
     form: Annotated[str, typer.Option("--form", metavar="NAME", help="Or paper.")] = "released",
     backbone: Annotated[str, typer.Option("--backbone", metavar="NAME", help="For random:SEED.")] = "resnet50",
     size: Annotated[
-        int | None, typer.Option("--size", metavar="N", help="8k + 1. (default: 473; other heads 385)")
+        int | None, typer.Option("--size", metavar="N", help="8k + 1.", show_default="473; other heads 385")
     ] = None,
     stride: Annotated[int | None, typer.Option("--stride", metavar="N", help="efficientnet_lite0: 32, 16, 8.")] = None,
     width: Annotated[int, typer.Option("--width", metavar="N", help="Channels of NTRENet's head.")] = 256,

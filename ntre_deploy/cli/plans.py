@@ -17,7 +17,8 @@ Targets = Annotated[
     typer.Option(
         "--sm",
         metavar="CC",
-        help="Compute capability to build for, such as 8.6; repeatable (trt-rtx). (default: the GPU here)",
+        help="Compute capability to build for, such as 8.6; repeatable (trt-rtx).",
+        show_default="the GPU here",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -46,7 +47,8 @@ EngineCache = Annotated[
     typer.Option(
         "--engine-cache",
         metavar="DIR",
-        help="Folder of engines built before. (default: ntre_deploy/engines in the user's cache)",
+        help="Folder of engines built before.",
+        show_default="ntre_deploy/engines in the user's cache",
         rich_help_panel=_PANEL,
     ),
 ]

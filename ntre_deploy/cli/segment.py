@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntre_deploy.cli.console import counting, note, print_json, steps
+from ntre_deploy.cli.engines import PANEL, EngineOption, PrecisionOption, ThreadsOption, one_engine
 from ntre_deploy.cli.episodes import Draw, StrictOption, open_episodes
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 # files that a line names
 _NAMED = 5
-_DATASET, _ENGINE = "Episodes of a dataset", "Engine"
+_DATASET = "Episodes of a dataset"
 
 
 def command(
@@ -47,9 +48,7 @@ def command(
     save_memory: Annotated[
         Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="For results. (segmented)", show_default=False)
-    ] = Path("segmented"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,9 +61,7 @@ def command(
     no_calibrate: Annotated[bool, typer.Option("--no-calibrate", help="Leave classes' margins raw.")] = False,
     no_leave_one_out: Annotated[bool, typer.Option("--no-leave-one-out", help="Do not score shots.")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders inside folders too.")] = False,
-    every: Annotated[
-        int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.", show_default=False)
-    ] = 1,
+    every: Annotated[int, typer.Option("--every", metavar="N", min=1, help="Take each Nth frame.")] = 1,
     partial: Annotated[bool, typer.Option("--partial", help="Take videos that end early.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Read all pixels of large JPEGs: slower.")] = False,
     dataset: Annotated[
@@ -76,36 +73,12 @@ def command(
     ] = 1,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="How many.", rich_help_panel=_DATASET)] = 8,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the draw.", rich_help_panel=_DATASET)] = 0,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="NAME",
-            help="trt, openvino, onnx-cuda ... (the best)",
-            show_default=False,
-            rich_help_panel=_ENGINE,
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="Such as fp32. (default: the engine's best)",
-            rich_help_panel=_ENGINE,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)", rich_help_panel=_ENGINE
-        ),
-    ] = None,
-    device: Annotated[
-        int, typer.Option("--device", metavar="N", min=0, help="Which GPU.", rich_help_panel=_ENGINE)
-    ] = 0,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    device: Annotated[int, typer.Option("--device", metavar="N", min=0, help="Which GPU.", rich_help_panel=PANEL)] = 0,
     device_images: Annotated[
-        bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=_ENGINE)
+        bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=PANEL)
     ] = False,
     trusted: TrustedOption = None,
     strict: StrictOption = False,
@@ -116,6 +89,7 @@ def command(
     Example: ntre segment my.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png
     """
     _check_choice(inputs, support, memory, dataset, save_memory, write)
+    name, precision = one_engine(engine, precision)
     from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.sources.finding import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
@@ -154,7 +128,7 @@ def command(
         step("loading the bundle")
         segmenter = Segmenter.load(
             bundle,
-            engine,
+            name,
             precision=precision,
             threads=threads,
             device=device,

@@ -7,8 +7,9 @@ import pytest
 
 from ntre_deploy.bench.groups import find_bundles, open_groups
 from ntre_deploy.bench.pytorch import CACHED, FULL
-from ntre_deploy.bench.systems import parse_engine
+from ntre_deploy.bench.systems import Wanted, open_engines
 from ntre_deploy.errors import EngineError, InputError
+from ntre_deploy.runtime.bundle import Bundle
 
 
 @pytest.fixture
@@ -58,10 +59,29 @@ def test_an_engine_that_is_asked_for_by_name_is_there_or_an_error(exported: Path
     opened = find_bundles([exported], [tiny_checkpoint])
     with pytest.raises(InputError, match="int8"):
         open_groups(opened, 1, [("onnx-cpu", "int8")])
-    with pytest.raises(InputError, match="Did you mean 'onnx-cpu'"):
-        parse_engine("onx-cpu")
-    assert parse_engine("onnx-cpu:fp16") == ("onnx-cpu", "fp16")
-    assert parse_engine("onnx-cpu") == ("onnx-cpu", None)
+    with pytest.raises(InputError, match=r"not int8.*--precision"):
+        open_groups(opened, 1, [("all", "int8")])
+    with pytest.raises(InputError, match="Did you mean 'fp16'"):
+        open_groups(opened, 1, [("all", "fp15")])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "precisions"),
+    [
+        ([], ["fp32", "fp16"]),
+        ([("all", None)], ["fp32", "fp16"]),
+        ([("all", "fp16")], ["fp16"]),
+        ([("onnx", None)], ["fp32", "fp16"]),
+        ([("onnx", "fp16")], ["fp16"]),
+        ([("auto", None)], ["fp32"]),
+        ([("onnx-cpu", "fp16"), ("all", "fp32")], ["fp32", "fp16"]),
+    ],
+)
+def test_engines_are_named_as_for_a_segmenter_or_all_are_taken(
+    wanted: list[Wanted], precisions: list[str], exported: Path
+) -> None:
+    systems, _ = open_engines(Bundle.open(exported), 1, wanted)
+    assert [(s.name, s.precision) for s in systems if s.device == "cpu"] == [("onnx-cpu", p) for p in precisions]
 
 
 def test_an_engine_that_this_machine_lacks_is_an_error_when_it_is_asked_for(

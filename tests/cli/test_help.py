@@ -35,7 +35,7 @@ def test_help_needs_no_heavy_package(command: str, ntre: Callable[..., Done], ba
 
 
 # what these offer is more than a screen holds
-@pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "export", "segment"))])
+@pytest.mark.parametrize("command", ["", *(c for c in COMMANDS if c not in ("bench", "eval", "export", "segment"))])
 def test_help_fits_a_screen(command: str, call: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "40")
@@ -113,13 +113,13 @@ def test_ntre_alone_shows_the_help(call: Callable[..., Done]) -> None:
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        ("export", "default: NAME.ntre here"),
-        ("export", "default: fp32"),
-        ("export", "default: the checkpoint's"),
-        ("export", "default: rendered scenes"),
-        ("segment", "default: the engine's best"),
-        ("segment", "CPU threads. (default: the engine's)"),
-        ("bench", "default: found beside the bundle"),
+        ("export", "default: (NAME.ntre here)"),
+        ("export", "default: (fp32)"),
+        ("export", "default: (the checkpoint's)"),
+        ("export", "default: (rendered scenes)"),
+        ("segment", "default: (the engine's best)"),
+        ("segment", "default: (the engine's)"),
+        ("bench", "default: (found beside the bundle)"),
     ],
 )
 def test_help_tells_the_defaults_that_are_worked_out(
