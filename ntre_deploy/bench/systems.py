@@ -210,10 +210,10 @@ def open_engines(
     systems: list[System] = []
     skipped: dict[str, str] = {}
     for name, reason in available_engines().items():
-        asked = {precision for engine, precision in named if engine == name}
+        asked = [precision for engine, precision in named if engine == name]
         held = held_by[name]
-        chosen = [p for p in held if {p, None} & (asked | open_to_all)]
-        chosen += [p for p in sorted(asked - {None}) if p not in held]  # refused when it is opened
+        chosen = [p for p in held if {p, None} & {*asked, *open_to_all}]
+        chosen += [p for p in dict.fromkeys(asked) if p is not None and p not in held]  # refused when it is opened
         if asked and reason:
             raise EngineError(f"{name} cannot run here: {reason}; `ntre doctor` tells more.")
         if asked and not held:

@@ -129,7 +129,8 @@ def command(
     from ntre_deploy.bench.systems import WANTED
 
     # without a precision, all of an engine's; without an engine, all that have the precision
-    wanted = [one_engine(text, p) for text in engine or ["all"] for p in precision or [None]]
+    each: Sequence[str | None] = precision or [None]
+    wanted = [one_engine(text, p) for text in engine or ["all"] for p in each]
     for name, _ in wanted:
         one_of(name, WANTED, "Engine")
     gates = Gates(
