@@ -4,10 +4,11 @@
     python benchmarks/cpu photo model.ntre --dataset SPEC --out FILE.json
     python benchmarks/cpu labels model.ntre --dataset SPEC --out FILE.json
     python benchmarks/cpu scale model.ntre --dataset SPEC --out FILE.json
+    python benchmarks/cpu int8 model.ntre --dataset SPEC --out FILE.json
 
 speed: latency, ratios, the share of each part, and the fraction of the machine's own limit.  photo: end to end from
 1920 x 1080 pixels.  labels: the label map alone, of many classes.  scale: classes, shots, threads and batches, with a
-plot.
+plot.  int8: what ONNX Runtime's int8 spends its time on, and its kernels alone.
 
 The bundle is one of `ntre export model.safetensors --engine onnx --engine openvino --precision fp32 --precision bf16
 --precision int8`; its checkpoint lies beside it.  Accuracy over many episodes is `ntre bench`'s.
@@ -15,6 +16,7 @@ The bundle is one of `ntre export model.safetensors --engine onnx --engine openv
 
 import argparse
 
+import int8
 import labels
 import photo
 import scale
@@ -23,7 +25,13 @@ from common import Setting, options
 
 from ntre_deploy.errors import NtreError
 
-COMMANDS = {"speed": (speed, 3, 5), "photo": (photo, 4, 8), "labels": (labels, 4, 10), "scale": (scale, 4, 7)}
+COMMANDS = {
+    "speed": (speed, 3, 5),
+    "photo": (photo, 4, 8),
+    "labels": (labels, 4, 10),
+    "scale": (scale, 4, 7),
+    "int8": (int8, 1, 3),
+}
 
 
 def main() -> None:

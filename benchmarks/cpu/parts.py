@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -112,6 +113,12 @@ def onnxruntime_shares(
     content: bytes, inputs: Inputs, threads: int, parts: Mapping[str, str], rounds: int
 ) -> dict[str, float]:
     """From ONNX Runtime's profile."""
+    kernels = [kernel for run in onnxruntime_kernels(content, inputs, threads, rounds) for kernel in run]
+    return shares((([*_stripped(kernel["name"])], float(kernel["dur"])) for kernel in kernels), parts)
+
+
+def onnxruntime_kernels(content: bytes, inputs: Inputs, threads: int, rounds: int) -> list[list[dict[str, Any]]]:
+    """Kernels of each of `rounds` runs from ONNX Runtime's profile: `name`, `dur` in microseconds, and `args`."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -122,8 +129,9 @@ def onnxruntime_shares(
             session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text())
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    kernels = kernels[len(kernels) // (rounds + 1) :]  # the first run pays for allocations
-    return shares((([*_stripped(e["name"])], float(e["dur"])) for e in kernels), parts)
+    each = len(kernels) // (rounds + 1)
+    # the first run pays for allocations
+    return [kernels[start : start + each] for start in range(each, len(kernels), each)]
 
 
 def torch_shares(model: FewShotNetwork, size: int, inputs: Inputs, rounds: int) -> dict[str, float]:

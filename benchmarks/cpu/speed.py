@@ -99,7 +99,7 @@ def _shares(setting: Setting, inputs: Inputs, systems: list[System]) -> dict[tup
     for system in systems:
         if system.name not in ("openvino", "onnx-cpu") or not isinstance(system, Cached):
             continue
-        content = _query_file(bundle, "int8" if system.precision == "int8" else "fp32")
+        content = query_file(bundle, "int8" if system.precision == "int8" else "fp32")
         parts = named_parts(content, upper)
         key = (system.name, system.precision)
         if system.name == "onnx-cpu":
@@ -110,7 +110,8 @@ def _shares(setting: Setting, inputs: Inputs, systems: list[System]) -> dict[tup
     return found
 
 
-def _query_file(bundle: Bundle, precision: str) -> bytes:
+def query_file(bundle: Bundle, precision: str) -> bytes:
+    """The bundle's query graph, as asked for in that precision."""
     entry = next(f for f in bundle.manifest.files if f.role == "query" and f.precision_asked == precision)
     return bundle.read(entry)
 
