@@ -170,10 +170,13 @@ def quantise(content: bytes, inputs: Inputs, keep: Collection[str] = (), *, sign
     if not quantisable:
         return content
     stays = []
+    made = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
-        # the sums of a backbone's residual blocks, which engines fuse into the convolution before them
-        residual = node.op_type == "Add" and _group(node).startswith("backbone") and _group(node) not in keep
-        if node.name not in quantisable and node.op_type not in _HANDS_ON and not residual:
+        if (
+            node.name not in quantisable
+            and node.op_type not in _HANDS_ON
+            and not _residual(node, made, keep, quantisable)
+        ):
             stays.append(node.name)
     nncf = _nncf()
     with _silent():
@@ -187,10 +190,58 @@ def quantise(content: bytes, inputs: Inputs, keep: Collection[str] = (), *, sign
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=stays),
         )
+    _close_concatenations(quantised)
     if signed:
         _sign(quantised)
     result: bytes = quantised.SerializeToString()
     return result
+
+
+def _residual(
+    node: onnx.NodeProto, made: Mapping[str, onnx.NodeProto], keep: Collection[str], quantisable: Collection[str]
+) -> bool:
+    """Whether a node is the sum of a residual block, which engines fuse into the convolution before it.
+
+    ONNX Runtime has no int8 convolution with an output in floating point: where such a sum is not quantised, the
+    convolution before it is not either, and its weights are dequantised in every run.
+    """
+    if node.op_type != "Add":
+        return False
+    if _group(node).startswith("backbone"):
+        return _group(node) not in keep
+    before = [made[name] for name in node.input if name in made]
+    behind = [made[relu.input[0]].name for relu in before if relu.op_type == "Relu" and relu.input[0] in made]
+    return any(name in quantisable for name in behind)
+
+
+def _close_concatenations(model: onnx.ModelProto) -> None:
+    """Quantise what a concatenation of quantised values gives, without which ONNX Runtime concatenates floats.
+
+    Its scale is the largest of the inputs': where they share one, as NNCF makes it, no value changes.
+    """
+    graph = model.graph
+    made = {name: node for node in graph.node for name in node.output}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type != "Concat" or any(
+            name not in made or made[name].op_type != "DequantizeLinear" for name in node.input
+        ):
+            continue
+        pairs = [tuple(made[name].input[1:3]) for name in node.input]
+        if len({tensors[zero].data_type for _, zero in pairs}) > 1:
+            continue  # signed beside unsigned values have no common type
+        scale, zero = max(pairs, key=lambda pair: float(numpy_helper.to_array(tensors[pair[0]]).max()))
+        (output,) = node.output
+        node.output[0] = f"{output}_float"
+        between = f"{output}_quantised"
+        names = [scale, zero]
+        first = onnx.helper.make_node("QuantizeLinear", [node.output[0], *names], [between], f"Quantize_{output}")
+        second = onnx.helper.make_node("DequantizeLinear", [between, *names], [output], f"Dequantize_{output}")
+        nodes += [first, second]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _sign(model: onnx.ModelProto) -> None:
