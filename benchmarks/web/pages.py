@@ -115,14 +115,6 @@ def serve(mounts: Mapping[str, Path], *, isolated: bool = False) -> Iterator[Sit
         thread.join()
 
 
-@contextmanager
-def browser(*arguments: str) -> Iterator[Any]:
-    """Chromium without a window, as Playwright's `Browser`."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=["--disable-dev-shm-usage", *arguments])
-        try:
-            yield opened
-        finally:
-            opened.close()
+def launch(playwright: Any, *arguments: str) -> Any:
+    """Chromium without a window, as Playwright's `Browser`; of Playwright itself, a process has one at a time."""
+    return playwright.chromium.launch(executable_path=chromium(), args=["--disable-dev-shm-usage", *arguments])

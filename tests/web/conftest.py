@@ -68,13 +68,24 @@ def node(packages: Path, tmp_path: Path) -> Node:
     return run
 
 
-@pytest.fixture(scope="session")
-def chromium(pages: ModuleType) -> Iterator[Any]:
-    """One Chromium for all tests."""
+# for a file alone: its event loop must not stand in the way of other tests
+@pytest.fixture(scope="module")
+def playwright(pages: ModuleType) -> Iterator[Any]:
+    """Playwright, to launch more browsers than `chromium`."""
     if reason := pages.chromium_missing():
         pytest.skip(reason)
-    with pages.browser() as browser:
-        yield browser
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def chromium(pages: ModuleType, playwright: Any) -> Iterator[Any]:
+    """One Chromium for all tests of a file."""
+    browser = pages.launch(playwright)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

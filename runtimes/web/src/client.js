@@ -140,7 +140,14 @@ export class WorkerSegmenter {
       /** @type {Shot[]} */
       const own = [];
       for (const [number, shot] of (Array.isArray(shots) ? shots : []).entries()) {
-        own.push({ ...shot, image: await packed(shot?.image, `Support ${number + 1} of '${name}': the image`, transfer) });
+        const what = `Support ${number + 1} of '${name}'`;
+        const { image, mask } = shot ?? {};
+        // arrays are copied on the way
+        const isArray = mask instanceof Uint8Array || mask instanceof Uint8ClampedArray;
+        own.push({
+          image: await packed(image, `${what}: the image`, transfer),
+          mask: isArray ? mask : await packed(mask, `${what}: the mask`, transfer),
+        });
       }
       sent.push([name, own]);
     }

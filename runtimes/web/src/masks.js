@@ -7,22 +7,12 @@ export const IGNORE = 255;
 const SHOWN = 4;
 
 /**
- * Bring a mask of 0/1, 0/255 or 0/1/255 to 0, 1 and 255 (ignore), and see that it is its image's and shows something.
- * @param {unknown} given
- * @param {{ width: number, height: number }} image
+ * Bring a mask of 0/1, 0/255 or 0/1/255 to 0, 1 and 255 (ignore), and see that it shows something.
+ * @param {Uint8Array | Uint8ClampedArray} given [height, width]
  * @param {string} what names the support in messages
  * @returns {Uint8Array} [height, width]
  */
-export function checkMask(given, image, what) {
-  if (!(given instanceof Uint8Array || given instanceof Uint8ClampedArray)) {
-    const kind = given === null || given === undefined ? String(given) : given.constructor?.name ?? typeof given;
-    throw new InputError(`${what}: the mask is ${kind}; a Uint8Array of width x height is expected.`);
-  }
-  if (given.length !== image.width * image.height) {
-    throw new InputError(
-      `${what}: the mask has ${given.length} pixels and its image ${image.width} x ${image.height}; they must be equal.`,
-    );
-  }
+export function normaliseMask(given, what) {
   const there = new Uint8Array(256);
   for (const value of given) there[value] = 1;
   const odd = [...there.keys()].filter((value) => there[value] && value > 1 && value !== IGNORE).slice(0, SHOWN);

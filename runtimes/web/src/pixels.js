@@ -38,6 +38,26 @@ export async function pixelsOf(given, what = "The image") {
 }
 
 /**
+ * The values of a mask: an array as it is, and of a picture its red, so that black-and-white files may be given.
+ * @param {unknown} given a `Uint8Array`, or see `ImageSource`
+ * @param {{ width: number, height: number }} image that it belongs to
+ * @param {string} what names it in messages
+ * @returns {Promise<Uint8Array | Uint8ClampedArray>}
+ * @throws {InputError} it is none of these, or of another size than its image
+ */
+export async function maskOf(given, image, what) {
+  if (given instanceof Uint8Array || given instanceof Uint8ClampedArray) {
+    if (given.length === image.width * image.height) return given;
+    throw new InputError(`${what} has ${given.length} pixels and its image ${image.width} x ${image.height}; they must be equal.`);
+  }
+  const { data, width, height, channels } = await pixelsOf(given, what);
+  if (width !== image.width || height !== image.height) {
+    throw new InputError(`${what} has ${width} x ${height} pixels and its image ${image.width} x ${image.height}; they must be equal.`);
+  }
+  return Uint8Array.from({ length: width * height }, (_, i) => data[i * channels]);
+}
+
+/**
  * Pixels of what holds them already; null for what has to be drawn.
  * @param {any} given
  * @param {string} what

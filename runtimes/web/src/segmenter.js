@@ -6,10 +6,10 @@ import { Engine } from "./engine.js";
 import { EngineError, InputError } from "./errors.js";
 import { MAX_CLASSES, classScores, labelMap } from "./labels.js";
 import { prepareImage, prepareMask } from "./letterbox.js";
-import { checkMask, maskIou } from "./masks.js";
+import { maskIou, normaliseMask } from "./masks.js";
 import { SupportMemory, compactKeys } from "./memory.js";
 import { unavailable, usualFolder } from "./ort.js";
-import { pixelsOf } from "./pixels.js";
+import { maskOf, pixelsOf } from "./pixels.js";
 import { Result } from "./result.js";
 import { stackMemories } from "./stacked.js";
 
@@ -22,7 +22,11 @@ import { stackMemories } from "./stacked.js";
 /** @typedef {import("./pixels.js").ImageSource} ImageSource */
 /** @typedef {import("./stacked.js").Stacked} Stacked */
 
-/** @typedef {{ image: ImageSource, mask: Uint8Array | Uint8ClampedArray }} Shot an annotated image */
+/**
+ * @typedef {object} Shot an annotated image
+ * @property {ImageSource} image
+ * @property {Uint8Array | Uint8ClampedArray | ImageSource} mask 1 the target, 0 the rest, 255 ignored; 0 and 255 alone are black and white
+ */
 
 /**
  * @typedef {object} EngineOptions
@@ -276,7 +280,7 @@ export class Segmenter {
     for (const [number, shot] of shots.entries()) {
       const what = `Support ${number + 1} of '${name}'`;
       const image = await pixelsOf(shot?.image, `${what}: the image`);
-      const mask = checkMask(shot.mask, image, what);
+      const mask = normaliseMask(await maskOf(shot.mask, image, `${what}: the mask`), what);
       const { pixels, box } = prepareImage(image, input);
       const target = prepareMask(mask, box);
       const found = await this.runner.support(pixels, target, input.size);
