@@ -16,7 +16,6 @@ ORT = RUNTIME / "node_modules" / "onnxruntime-web" / "dist"
 
 # what makes a page cross-origin isolated, and so gives threads to WebAssembly
 _ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-_KINDS = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
 _EMPTY = b"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><title>empty</title>"
 
 
@@ -63,20 +62,22 @@ class Site:
 
 
 @contextmanager
-def serve(mounts: Mapping[str, Path], *, isolated: bool = False) -> Iterator[Site]:
-    """Serve folders as a static web host does; `/` is an empty page, and PUT keeps what it gets in `received`."""
+def serve(mounts: Mapping[str, Path], *, root: Path | None = None, isolated: bool = False) -> Iterator[Site]:
+    """Serve folders as a static web host does, other paths from `root`.
+
+    `/` is an empty page, and PUT keeps what it gets in `received`.
+    """
     own = {"src": RUNTIME / "src", "examples": RUNTIME / "examples", "ort": ORT}
     site = Site(mounts={**own, **mounts}, headers=dict(_ISOLATED if isolated else {}))
 
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        extensions_map = _KINDS
 
         def translate_path(self, path: str) -> str:
             first, _, rest = path.split("?")[0].lstrip("/").partition("/")
             folder = site.mounts.get(first)
-            self.directory = str(folder or RUNTIME / "nothing")
-            return super().translate_path("/" + rest)
+            self.directory = str(folder or root or RUNTIME / "nothing")
+            return super().translate_path(path if folder is None else "/" + rest)
 
         def do_GET(self) -> None:
             site.asked.append(self.path)
