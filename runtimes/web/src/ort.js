@@ -37,20 +37,20 @@ export function usualFolder() {
 export async function loadRuntime(engine, source, threads) {
   const wanted = engine === "webgpu" ? 1 : chosenThreads(threads);
   const key = typeof source === "string" ? source + MODULES[engine] : source;
-  const found = loaded.get(key) ?? open(engine, source, wanted);
-  loaded.set(key, found);
-  try {
-    const runtime = await found;
-    if (threads !== undefined && runtime.threads !== wanted) {
-      throw new EngineError(
-        `onnxruntime-web works on ${runtime.threads} threads here already, and ${wanted} were asked for; use a worker for each.`,
-      );
-    }
-    return runtime;
-  } catch (error) {
-    if (loaded.get(key) === found && !(await found.catch(() => null))) loaded.delete(key);
-    throw error;
+  let opening = loaded.get(key);
+  if (!opening) {
+    opening = open(engine, source, wanted);
+    loaded.set(key, opening);
+    // what failed may be tried again
+    opening.catch(() => loaded.delete(key));
   }
+  const runtime = await opening;
+  if (threads !== undefined && runtime.threads !== wanted) {
+    throw new EngineError(
+      `onnxruntime-web works on ${runtime.threads} threads here already, and ${wanted} were asked for; use a worker for each.`,
+    );
+  }
+  return runtime;
 }
 
 /**
