@@ -32,6 +32,12 @@ def test_types_are_right_and_a_wrong_one_is_found(packages: Path, tmp_path: Path
     assert "cuda" in done.stdout
 
 
+def test_modules_are_formatted(packages: Path) -> None:
+    command = [str(packages / "node_modules" / ".bin" / "prettier"), "--check", "src"]
+    done = subprocess.run(command, cwd=packages, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"npm run format: {done.stderr}"
+
+
 def test_the_package_holds_modules_and_types_and_no_engine(packages: Path, tmp_path: Path) -> None:
     command = ["npm", "pack", "--json", "--pack-destination", str(tmp_path)]
     done = subprocess.run(command, cwd=packages, capture_output=True, text=True, timeout=300, check=False)

@@ -101,12 +101,16 @@ export class Bundle {
       /** @param {string} name @param {string} dtype @param {number} axes */
       const tensor = (name, dtype, axes) => {
         const found = tensors.get(name);
-        if (found?.dtype !== dtype || found.shape.length !== axes) throw new SafetensorsError(`${name} is not there as it should be`);
+        if (found?.dtype !== dtype || found.shape.length !== axes)
+          throw new SafetensorsError(`${name} is not there as it should be`);
         return found;
       };
       /** @param {string} name */
       const picture = (name) => {
-        const { shape: [height, width, channels], bytes } = tensor(name, "U8", 3);
+        const {
+          shape: [height, width, channels],
+          bytes,
+        } = tensor(name, "U8", 3);
         if (channels !== 3) throw new SafetensorsError(`${name} is not RGB`);
         return { data: bytes, width, height, channels };
       };
@@ -157,7 +161,9 @@ async function fetched(where, most, { signal }, tooLarge, tell) {
     // the manifest says which content is right, so an old copy in a cache would be refused for good
     const response = await fetch(where, { cache: "no-cache", signal: AbortSignal.any(signals) });
     if (!response.ok) {
-      throw new InputError(`${where} cannot be read: the server says ${response.status}; serve the bundle's folder whole.`);
+      throw new InputError(
+        `${where} cannot be read: the server says ${response.status}; serve the bundle's folder whole.`,
+      );
     }
     // a length that an encoding has shrunk is not that of the file
     const parts = [];

@@ -7,7 +7,8 @@ import { resizeAreaFloat } from "./resize.js";
 /** @typedef {{ offset: number, scale: number }} Calibration a class's margin m becomes (m - offset) * scale */
 
 // shares of the mean margins on the targets of the others and on the own ones
-const OTHERS = 0.5, OWN = 0.05;
+const OTHERS = 0.5,
+  OWN = 0.05;
 const { fround } = Math;
 
 /**
@@ -21,7 +22,8 @@ export function calibrated(logits, calibrations) {
   const data = Float32Array.from(logits.data);
   const plane = logits.height * logits.width;
   for (const [n, own] of calibrations.entries()) {
-    const offset = fround(own?.offset ?? 0), scale = fround(own?.scale ?? 1);
+    const offset = fround(own?.offset ?? 0),
+      scale = fround(own?.scale ?? 1);
     const shift = fround(offset * scale);
     const rest = 2 * n * plane;
     for (let i = rest; i < rest + 2 * plane; i++) data[i] *= scale;
@@ -56,7 +58,8 @@ function response(logits, target, size) {
  * Mean margin of each class over the targets of each class.
  * @param {Float32Array[][]} targets for each class the masks [size, size] of its supports
  * @param {number} size
- * @param {(d: number, k: number) => Promise<Logits>} logits of shot k of class d, where d is encoded without that shot if it has others
+ * @param {(d: number, k: number) => Promise<Logits>} logits of shot k of class d, where d is encoded without that shot
+ *   if it has others
  * @returns {Promise<number[][]>} row c, column d: of class c over the targets of d; NaN where there are none
  */
 export async function responses(targets, size, logits) {

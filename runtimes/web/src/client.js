@@ -79,7 +79,9 @@ export class WorkerSegmenter {
     worker.addEventListener("messageerror", () => this.#end(new EngineError("The worker gave what cannot be read.")));
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      const reason = event.message ? `failed: ${event.message}` : "cannot be loaded; serve the package's src/ whole, as JavaScript";
+      const reason = event.message
+        ? `failed: ${event.message}`
+        : "cannot be loaded; serve the package's src/ whole, as JavaScript";
       this.#end(new EngineError(`The worker ${reason}.`));
     });
   }
@@ -87,7 +89,8 @@ export class WorkerSegmenter {
   /**
    * Open a bundle with an engine, in a worker.
    * @param {string | URL} url of its folder
-   * @param {LoadOptions & { worker?: Worker }} [options] as `Segmenter.load`; `worker` is one made of this package's `worker.js`,
+   * @param {LoadOptions & { worker?: Worker }} [options] as `Segmenter.load`; `worker` is one made of this package's
+   *   `worker.js`,
    *   where a page has to make it in its own way
    * @throws {InputError} no bundle, or a file of it was changed
    * @throws {EngineError} the engine or the precision cannot be had here, or fails the self-test
@@ -160,13 +163,16 @@ export class WorkerSegmenter {
    * Segment one image; see `Segmenter.segment`.
    * @param {ImageSource} image
    * @param {SupportMemory | SupportMemory[]} memories
-   * @param {{ scores?: boolean }} [options] scores that are not asked for here are computed on the page, when it looks at them
+   * @param {{ scores?: boolean }} [options] scores that are not asked for here are computed on the page, when it looks
+   *   at them
    */
   async segment(image, memories, options = {}) {
     /** @type {Transferable[]} */
     const transfer = [];
     const sent = await packed(image, "The image", transfer);
-    const references = (memories instanceof SupportMemory ? [memories] : [...memories]).map((memory) => this.#reference(memory));
+    const references = (memories instanceof SupportMemory ? [memories] : [...memories]).map((memory) =>
+      this.#reference(memory),
+    );
     return new Result(await this.#call("segment", { image: sent, references, options }, transfer));
   }
 

@@ -8,7 +8,9 @@ import { EngineError } from "./errors.js";
  */
 export async function sha256(bytes) {
   if (!globalThis.crypto?.subtle) {
-    throw new EngineError("This page has no SubtleCrypto, with which files are checked; serve it over https or from localhost.");
+    throw new EngineError(
+      "This page has no SubtleCrypto, with which files are checked; serve it over https or from localhost.",
+    );
   }
   const digest = await crypto.subtle.digest("SHA-256", /** @type {Uint8Array<ArrayBuffer>} */ (bytes));
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -55,18 +55,27 @@ export class Engine {
       checkSelfContained(content, entry.name);
       return content;
     };
-    const [runtime, support, query] = await Promise.all([loadRuntime(name, source, threads), read("support"), read("query")]);
+    const [runtime, support, query] = await Promise.all([
+      loadRuntime(name, source, threads),
+      read("support"),
+      read("query"),
+    ]);
     /** @type {InferenceSession[]} */
     const made = [];
     try {
       // one after the other: the first one starts WebAssembly
       for (const content of [support, query]) {
-        made.push(await runtime.ort.InferenceSession.create(content, { executionProviders: [name], logSeverityLevel: 3 }));
+        made.push(
+          await runtime.ort.InferenceSession.create(content, { executionProviders: [name], logSeverityLevel: 3 }),
+        );
       }
       return new Engine(name, precision, runtime.threads, runtime.ort, { support: made[0], query: made[1] });
     } catch (error) {
       for (const session of made) await session.release();
-      throw explained(error, (reason) => new EngineError(`onnxruntime-web cannot load the graph on ${name}: ${reason}`));
+      throw explained(
+        error,
+        (reason) => new EngineError(`onnxruntime-web cannot load the graph on ${name}: ${reason}`),
+      );
     }
   }
 
@@ -78,7 +87,10 @@ export class Engine {
    */
   async support(image, mask, size) {
     const { Tensor } = this.ort;
-    const inputs = { image: new Tensor("float32", image, [1, 3, size, size]), mask: new Tensor("float32", mask, [1, 1, size, size]) };
+    const inputs = {
+      image: new Tensor("float32", image, [1, 3, size, size]),
+      mask: new Tensor("float32", mask, [1, 1, size, size]),
+    };
     const { prototype, keys } = await this.#run(this.sessions.support, inputs, ["prototype", "keys"]);
     return { prototype: prototype.data, keys: keys.data, depth: keys.dims[1] };
   }
@@ -110,7 +122,9 @@ export class Engine {
     let found = this.#kept.get(stacked);
     if (!found) {
       const { Tensor } = this.ort;
-      const half = this.sessions.query.inputMetadata?.some((entry) => entry.isTensor && entry.name === "keys" && entry.type === "float16");
+      const half = this.sessions.query.inputMetadata?.some(
+        (entry) => entry.isTensor && entry.name === "keys" && entry.type === "float16",
+      );
       found = {
         prototypes: new Tensor("float32", stacked.prototypes, stacked.prototypesShape),
         keys: half
@@ -155,6 +169,7 @@ export class Engine {
  */
 function halves(values) {
   const Halves = /** @type {any} */ (globalThis).Float16Array;
-  if (!Halves) throw new EngineError("This browser has no Float16Array, which graphs in 16 bits need; take precision fp32.");
+  if (!Halves)
+    throw new EngineError("This browser has no Float16Array, which graphs in 16 bits need; take precision fp32.");
   return Halves.from(values);
 }

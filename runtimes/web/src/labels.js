@@ -1,5 +1,6 @@
 /**
- * Post-processing, as Python's `runtime.labels`: logits at feature resolution to labels at the image's own size, through the
+ * Post-processing, as Python's `runtime.labels`: logits at feature resolution to labels at the image's own size,
+ * through the
  * same two maps as on the way in, composed to one.
  */
 
@@ -37,7 +38,8 @@ function tap(position, nIn) {
 }
 
 /**
- * Features are resized to the input's `size` with aligned corners, the first `inner` pixels of that to the original `length`
+ * Features are resized to the input's `size` with aligned corners, the first `inner` pixels of that to the original
+ * `length`
  * with pixel centres aligned.
  * @param {number} length
  * @param {number} inner
@@ -50,7 +52,8 @@ export function backAxis(length, inner, size, features) {
   const step = size > 1 ? (features - 1) / (size - 1) : 0;
   /** @param {number} pixel of the input */
   const toFeatures = (pixel) => tap(pixel === size - 1 && size > 1 ? features - 1 : pixel * step, features);
-  const first = new Int32Array(length), dense = new Float32Array(features);
+  const first = new Int32Array(length),
+    dense = new Float32Array(features);
   /** @type {number[][]} */
   const rows = [];
   let taps = 1;
@@ -58,14 +61,18 @@ export function backAxis(length, inner, size, features) {
     const position = Math.min(Math.max((i + 0.5) * (inner / length) - 0.5, 0), inner - 1);
     const outer = tap(position, inner);
     const used = new Set();
-    for (const [pixel, weight] of [[outer.low, fround(1 - outer.share)], [outer.high, outer.share]]) {
+    for (const [pixel, weight] of [
+      [outer.low, fround(1 - outer.share)],
+      [outer.high, outer.share],
+    ]) {
       const { low, high, share } = toFeatures(pixel);
       dense[low] += weight * fround(1 - share);
       dense[high] += weight * share;
       used.add(low).add(high);
     }
     const there = [...used].filter((feature) => dense[feature] !== 0);
-    const from = Math.min(...there), to = Math.max(...there);
+    const from = Math.min(...there),
+      to = Math.max(...there);
     first[i] = from;
     rows.push(Array.from(dense.subarray(from, to + 1)));
     taps = Math.max(taps, to - from + 1);
@@ -97,7 +104,8 @@ function across(logits, box) {
   for (let n = 0, out = 0; n < classes; n++) {
     for (let y = 0; y < h; y++) {
       // the maps are linear, so the difference may go through them alone
-      const rest = (2 * n * h + y) * w, own = rest + h * w;
+      const rest = (2 * n * h + y) * w,
+        own = rest + h * w;
       for (let x = 0; x < w; x++) margin[x] = data[own + x] - data[rest + x];
       for (let x = 0; x < box.width; x++) {
         let sum = 0;
@@ -113,7 +121,8 @@ function across(logits, box) {
  * Logits at feature resolution to labels at the image's own size.
  * @param {Logits} logits
  * @param {Letterbox} box
- * @returns {Uint8Array} [H, W]: 0 background, n the class of the n-th pair of logits (the largest margin wins, the first of equals)
+ * @returns {Uint8Array} [H, W]: 0 background, n the class of the n-th pair of logits (the largest margin wins, the
+ *   first of equals)
  */
 export function labelMap(logits, box) {
   const { classes, height: h } = logits;
@@ -156,7 +165,8 @@ export function labelMap(logits, box) {
  * @param {number} taps
  */
 function decide(margins, plane, classes, at, W, shares, from, taps) {
-  let best = 0, winner = 0;
+  let best = 0,
+    winner = 0;
   for (let n = 0; n < classes; n++, at += plane) {
     let value = 0;
     for (let t = 0; t < taps; t++) value += shares[from + t] * margins[at + t * W];
@@ -177,7 +187,8 @@ function decide(margins, plane, classes, at, W, shares, from, taps) {
  */
 export function probabilityMap(logits, box) {
   const { classes, height: h } = logits;
-  const W = box.width, plane = h * W;
+  const W = box.width,
+    plane = h * W;
   const { margins, rows } = across(logits, box);
   const { taps, first, shares } = rows;
   const clear = new Float32Array(box.height * W);
@@ -187,7 +198,8 @@ export function probabilityMap(logits, box) {
       let top = 0;
       for (let n = 0; n < classes; n++) {
         let value = 0;
-        for (let t = 0, at = n * plane + first[y] * W + x; t < taps; t++) value += shares[y * taps + t] * margins[at + t * W];
+        for (let t = 0, at = n * plane + first[y] * W + x; t < taps; t++)
+          value += shares[y * taps + t] * margins[at + t * W];
         values[n] = value;
         if (value > top) top = value;
       }
@@ -208,7 +220,8 @@ export function probabilityMap(logits, box) {
  */
 export function classScores(labels, logits, box) {
   const clear = probabilityMap(logits, box);
-  const sums = new Float64Array(logits.classes + 1), counts = new Float64Array(logits.classes + 1);
+  const sums = new Float64Array(logits.classes + 1),
+    counts = new Float64Array(logits.classes + 1);
   for (let i = 0; i < labels.length; i++) {
     sums[labels[i]] += clear[i];
     counts[labels[i]]++;

@@ -1,5 +1,6 @@
 /**
- * Pre-processing, as Python's `runtime.letterbox`: the image is scaled to fit the square input with its aspect ratio kept,
+ * Pre-processing, as Python's `runtime.letterbox`: the image is scaled to fit the square input with its aspect ratio
+ * kept,
  * put at the top left, and the rest is filled with the mean colour.
  */
 
@@ -53,7 +54,8 @@ export function prepareImage(image, spec) {
   const small = resize(image, box.innerWidth, box.innerHeight);
   const pixels = new Float32Array(3 * size * size);
   for (let c = 0; c < 3; c++) {
-    const mean = Math.fround(spec.mean[c]), scale = Math.fround(1 / spec.std[c]);
+    const mean = Math.fround(spec.mean[c]),
+      scale = Math.fround(1 / spec.std[c]);
     const levels = Float32Array.from({ length: 256 }, (_, level) => Math.fround(level - mean) * scale);
     for (let y = 0, at = c; y < box.innerHeight; y++) {
       for (let x = 0, o = (c * size + y) * size; x < box.innerWidth; x++, at += 3) pixels[o++] = levels[small[at]];
@@ -69,10 +71,12 @@ export function prepareImage(image, spec) {
  * @returns {Float32Array} [size, size] of 0 and 1
  */
 export function prepareMask(mask, box) {
-  const rows = nearestExact(box.innerHeight, box.height), columns = nearestExact(box.innerWidth, box.width);
+  const rows = nearestExact(box.innerHeight, box.height),
+    columns = nearestExact(box.innerWidth, box.width);
   const out = new Float32Array(box.size * box.size);
   for (let y = 0; y < box.innerHeight; y++) {
-    for (let x = 0; x < box.innerWidth; x++) out[y * box.size + x] = mask[rows[y] * box.width + columns[x]] === 1 ? 1 : 0;
+    for (let x = 0; x < box.innerWidth; x++)
+      out[y * box.size + x] = mask[rows[y] * box.width + columns[x]] === 1 ? 1 : 0;
   }
   return out;
 }

@@ -1,4 +1,7 @@
-/** The manifest of a bundle: typed, versioned, and read as the hostile file that it may be; as Python's `runtime.manifest`. */
+/**
+ * The manifest of a bundle: typed, versioned, and read as the hostile file that it may be; as Python's
+ * `runtime.manifest`.
+ */
 
 import { InputError } from "./errors.js";
 
@@ -58,7 +61,9 @@ export function parseManifest(where, bytes) {
   try {
     content = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (error) {
-    throw new InputError(`${where} is not readable JSON (${/** @type {Error} */ (error).message}); export the bundle again.`);
+    throw new InputError(
+      `${where} is not readable JSON (${/** @type {Error} */ (error).message}); export the bundle again.`,
+    );
   }
   if (typeof content !== "object" || content === null || content.format !== FORMAT) {
     throw new InputError(`${where} is not the manifest of an ntre bundle.`);
@@ -82,7 +87,8 @@ export function parseManifest(where, bytes) {
  * @returns {Manifest}
  */
 function parse(content) {
-  const model = object(content, "model"), spec = object(content, "input");
+  const model = object(content, "model"),
+    spec = object(content, "input");
   const files = list(content, "files").map(parseFile);
   if (new Set(files.map(({ name }) => name)).size !== files.length) throw new InputError("a file is listed twice.");
   const kinds = files.map(({ role, engine, precision }) => JSON.stringify([role, engine, precision]));
@@ -167,7 +173,9 @@ function object(parent, key, what = key) {
 function list(parent, key, length) {
   const value = member(parent, key);
   if (!Array.isArray(value) || (length !== undefined && value.length !== length)) {
-    throw new InputError(`${key} is ${shown(value)} where a list${length === undefined ? "" : ` of ${length}`} is expected.`);
+    throw new InputError(
+      `${key} is ${shown(value)} where a list${length === undefined ? "" : ` of ${length}`} is expected.`,
+    );
   }
   return value;
 }

@@ -17,7 +17,9 @@ export function normaliseMask(given, what) {
   for (const value of given) there[value] = 1;
   const odd = [...there.keys()].filter((value) => there[value] && value > 1 && value !== IGNORE).slice(0, SHOWN);
   if (odd.length) {
-    throw new InputError(`${what}: the mask holds the values [${odd.join(", ")}]; only 0, 1 (target) and 255 are allowed.`);
+    throw new InputError(
+      `${what}: the mask holds the values [${odd.join(", ")}]; only 0, 1 (target) and 255 are allowed.`,
+    );
   }
   if (!there[1] && !there[IGNORE]) {
     throw new InputError(`${what}: the mask is empty; mark the target with 1 or 255.`);
@@ -32,10 +34,12 @@ export function normaliseMask(given, what) {
  * @param {Uint8Array} mask 1 on the target, 255 ignored
  */
 export function maskIou(found, mask) {
-  let both = 0, either = 0;
+  let both = 0,
+    either = 0;
   for (let i = 0; i < mask.length; i++) {
     if (mask[i] === IGNORE) continue;
-    const a = found[i] > 0, b = mask[i] === 1;
+    const a = found[i] > 0,
+      b = mask[i] === 1;
     if (a && b) both++;
     if (a || b) either++;
   }

@@ -45,9 +45,13 @@ export class SupportMemory {
     this.keys = keys;
     /** id of the model that made it; another model's queries cannot use it */
     this.model = model;
-    /** what makes its margins comparable with those of the classes that it was encoded with; null where encoded alone */
+    /**
+     * what makes its margins comparable with those of the classes that it was encoded with; null where encoded alone
+     */
     this.calibration = calibration;
-    /** for each shot the IoU of its mask with the one that the other shots give; null with one shot, or if not computed */
+    /**
+     * for each shot the IoU of its mask with the one that the other shots give; null with one shot, or if not computed
+     */
     this.shotScores = shotScores;
   }
 
@@ -99,7 +103,8 @@ export class SupportMemory {
    * @param {Uint8Array | ArrayBuffer} bytes
    * @param {string} [what] names the file in messages
    * @param {{ warn?: (message: string) => void }} [options] `warn` hears of files of before there were digests
-   * @throws {InputError} not such a file, its digest is not that of its bytes, or its arrays or figures are not those of a memory
+   * @throws {InputError} not such a file, its digest is not that of its bytes, or its arrays or figures are not those
+   *   of a memory
    */
   static async fromBytes(bytes, what = "The support memory", { warn = console.warn } = {}) {
     const file = bytes instanceof ArrayBuffer ? new Uint8Array(bytes) : bytes;
@@ -107,7 +112,9 @@ export class SupportMemory {
     const content = contentOf(metadata[KEY] ?? "");
     const version = content.version;
     if (content.format !== FORMAT || typeof version !== "number" || !READ.includes(version)) {
-      throw new InputError(`${what} is no support memory of version ${READ.slice(0, -1).join(", ")} or ${VERSION}; encode it again.`);
+      throw new InputError(
+        `${what} is no support memory of version ${READ.slice(0, -1).join(", ")} or ${VERSION}; encode it again.`,
+      );
     }
     await checkDigest(file, content, version, what, warn);
     const wrong = new InputError(`${what} does not hold the arrays of a support memory; make it again.`);
@@ -116,7 +123,8 @@ export class SupportMemory {
     if (first?.dtype !== "F32" || first.shape.length !== 1 || first.shape[0] < 1 || !shots.length) throw wrong;
     const prototype = floats(first);
     const keys = shots.map((shot) => {
-      if (shot?.dtype !== "F32" || shot.shape.length !== 2 || shot.shape[0] < 1 || shot.shape[0] !== shots[0]?.shape[0]) throw wrong;
+      if (shot?.dtype !== "F32" || shot.shape.length !== 2 || shot.shape[0] < 1 || shot.shape[0] !== shots[0]?.shape[0])
+        throw wrong;
       return { data: floats(shot), depth: shot.shape[0], count: shot.shape[1] };
     });
     if (![prototype, ...keys.map(({ data }) => data)].every((values) => values.every(Number.isFinite))) throw wrong;
@@ -155,7 +163,8 @@ function opened(file, what) {
   try {
     return readSafetensors(file);
   } catch (error) {
-    if (error instanceof SafetensorsError) throw new InputError(`${what} is not a readable support memory: ${error.message}.`);
+    if (error instanceof SafetensorsError)
+      throw new InputError(`${what} is not a readable support memory: ${error.message}.`);
     throw error;
   }
 }
@@ -183,17 +192,23 @@ function contentOf(text) {
 async function checkDigest(file, content, version, what, warn) {
   const digest = content.sha256;
   if ((digest === undefined || digest === null) && version !== VERSION) {
-    warn(`${what} is of version ${version}, without a digest: damage to it would go unseen; write it anew with toBytes().`);
+    warn(
+      `${what} is of version ${version}, without a digest: damage to it would go unseen; write it anew with toBytes().`,
+    );
     return;
   }
   // in lower case only, as every bit of the file counts
   if (typeof digest !== "string" || !DIGEST.test(digest)) {
-    throw new InputError(`${what} lacks the digest of its content, so it is damaged; copy it again or encode it again.`);
+    throw new InputError(
+      `${what} lacks the digest of its content, so it is damaged; copy it again or encode it again.`,
+    );
   }
   const zeroed = Uint8Array.from(file);
   zeroed.fill(0x30, indexOf(file, digest), indexOf(file, digest) + ZEROS.length);
   if ((await sha256(zeroed)) !== digest) {
-    throw new InputError(`${what} has been changed: its SHA-256 is not the one that it carries; copy it again or encode it again.`);
+    throw new InputError(
+      `${what} has been changed: its SHA-256 is not the one that it carries; copy it again or encode it again.`,
+    );
   }
 }
 
@@ -244,7 +259,9 @@ function calibrationOf(content, what) {
 function scoresOf(values, shots, what) {
   if (values === null) return null;
   if (!Array.isArray(values) || values.length !== shots || !values.every((n) => isNumber(n) && n >= 0 && n <= 1)) {
-    throw new InputError(`${what} holds shot scores that cannot be; ${shots} numbers from 0 to 1 are expected: make it again.`);
+    throw new InputError(
+      `${what} holds shot scores that cannot be; ${shots} numbers from 0 to 1 are expected: make it again.`,
+    );
   }
   return values;
 }

@@ -13,9 +13,13 @@ const CHILDREN = {
   attribute: { 5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse" },
   sparse: { 1: "tensor", 2: "tensor" },
 };
-const EXTERNAL_DATA = 13, DATA_LOCATION = 14;
+const EXTERNAL_DATA = 13,
+  DATA_LOCATION = 14;
 const MAX_DEPTH = 64;
-const VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5;
+const VARINT = 0,
+  FIXED64 = 1,
+  BYTES = 2,
+  FIXED32 = 5;
 
 class Unreadable extends Error {}
 
@@ -34,7 +38,9 @@ export function checkSelfContained(content, name) {
     throw new InputError(`${name} is not a readable ONNX file (${error.message}); export the bundle again.`);
   }
   if (external) {
-    throw new InputError(`${name} keeps weights in external data files, which are refused; export it as a single file.`);
+    throw new InputError(
+      `${name} keeps weights in external data files, which are refused; export it as a single file.`,
+    );
   }
 }
 
@@ -75,7 +81,8 @@ function* fields(data) {
     const tag = varint();
     // protobuf drops the upper bits, and would see another field than this does
     if (tag >> 32n) throw new Unreadable("tag is too long");
-    const number = Number(tag >> 3n), kind = Number(tag & 7n);
+    const number = Number(tag >> 3n),
+      kind = Number(tag & 7n);
     if (kind === VARINT) {
       yield [number, varint()];
     } else if (kind === BYTES) {

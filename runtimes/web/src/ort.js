@@ -65,7 +65,8 @@ export async function unavailable(engine, software) {
   try {
     const adapter = await gpu.requestAdapter();
     if (!adapter) return "this machine has no GPU for WebGPU";
-    if (!software && (adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter)) return "the GPU is one that the processor imitates";
+    if (!software && (adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter))
+      return "the GPU is one that the processor imitates";
     return null;
   } catch (error) {
     return `WebGPU fails (${explained(error, (reason) => new EngineError(reason)).message})`;
@@ -109,7 +110,8 @@ async function open(engine, source, threads) {
   } catch (error) {
     throw explained(
       error,
-      (reason) => new EngineError(`onnxruntime-web cannot be loaded from ${where} (${reason}); give its folder as \`ort\`.`),
+      (reason) =>
+        new EngineError(`onnxruntime-web cannot be loaded from ${where} (${reason}); give its folder as \`ort\`.`),
     );
   }
 }

@@ -5,7 +5,8 @@ import { InputError, explained } from "./errors.js";
 /** @typedef {import("./resize.js").Pixels} Pixels */
 
 /**
- * @typedef {ImageData | { data: Uint8Array | Uint8ClampedArray, width: number, height: number } | ImageBitmap | VideoFrame
+ * @typedef {ImageData | { data: Uint8Array | Uint8ClampedArray, width: number, height: number } | ImageBitmap |
+ *   VideoFrame
  *   | OffscreenCanvas | HTMLCanvasElement | HTMLImageElement | HTMLVideoElement | Blob} ImageSource
  */
 
@@ -26,7 +27,8 @@ export async function pixelsOf(given, what = "The image") {
     checkSides(bitmap.width, bitmap.height, what);
     const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
     const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
-    if (!context) throw new InputError(`${what} of ${bitmap.width} x ${bitmap.height} pixels is too large for this browser.`);
+    if (!context)
+      throw new InputError(`${what} of ${bitmap.width} x ${bitmap.height} pixels is too large for this browser.`);
     context.drawImage(bitmap, 0, 0);
     const { data, width, height } = context.getImageData(0, 0, bitmap.width, bitmap.height);
     return { data, width, height, channels: 4 };
@@ -48,11 +50,15 @@ export async function pixelsOf(given, what = "The image") {
 export async function maskOf(given, image, what) {
   if (given instanceof Uint8Array || given instanceof Uint8ClampedArray) {
     if (given.length === image.width * image.height) return given;
-    throw new InputError(`${what} has ${given.length} pixels and its image ${image.width} x ${image.height}; they must be equal.`);
+    throw new InputError(
+      `${what} has ${given.length} pixels and its image ${image.width} x ${image.height}; they must be equal.`,
+    );
   }
   const { data, width, height, channels } = await pixelsOf(given, what);
   if (width !== image.width || height !== image.height) {
-    throw new InputError(`${what} has ${width} x ${height} pixels and its image ${image.width} x ${image.height}; they must be equal.`);
+    throw new InputError(
+      `${what} has ${width} x ${height} pixels and its image ${image.width} x ${image.height}; they must be equal.`,
+    );
   }
   return Uint8Array.from({ length: width * height }, (_, i) => data[i * channels]);
 }
@@ -69,7 +75,9 @@ export function plainPixels(given, what) {
   checkSides(width, height, what);
   const channels = data.length / (width * height);
   if (channels !== 3 && channels !== 4) {
-    throw new InputError(`${what} of ${width} x ${height} pixels holds ${data.length} bytes; 4 (RGBA) or 3 (RGB) a pixel are expected.`);
+    throw new InputError(
+      `${what} of ${width} x ${height} pixels holds ${data.length} bytes; 4 (RGBA) or 3 (RGB) a pixel are expected.`,
+    );
   }
   return { data, width, height, channels };
 }
@@ -83,10 +91,17 @@ export function plainPixels(given, what) {
 export async function bitmapOf(given, what) {
   if (typeof ImageBitmap === "function" && given instanceof ImageBitmap) return given;
   try {
-    return await createImageBitmap(given, { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "default" });
+    return await createImageBitmap(given, {
+      imageOrientation: "from-image",
+      premultiplyAlpha: "none",
+      colorSpaceConversion: "default",
+    });
   } catch (error) {
-    const kind = given === null || given === undefined ? String(given) : given.constructor?.name ?? typeof given;
-    throw explained(error, (reason) => new InputError(`${what} is ${kind}, which is no image that this browser reads (${reason}).`));
+    const kind = given === null || given === undefined ? String(given) : (given.constructor?.name ?? typeof given);
+    throw explained(
+      error,
+      (reason) => new InputError(`${what} is ${kind}, which is no image that this browser reads (${reason}).`),
+    );
   }
 }
 

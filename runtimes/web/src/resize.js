@@ -1,5 +1,6 @@
 /**
- * OpenCV's resize written out, for the same grey levels as Python's `runtime.letterbox`, every one; the arithmetic is that of
+ * OpenCV's resize written out, for the same grey levels as Python's `runtime.letterbox`, every one; the arithmetic is
+ * that of
  * `kernels/reference.py`.  Pixels are bytes of `channels` each (3 RGB, 4 RGBA), of which the first three are taken.
  */
 
@@ -32,8 +33,10 @@ export function roundHalfEven(value) {
  * @param {boolean} isColumn OpenCV drops the share outside the image for columns, and only clamps the index for rows
  */
 function linearTaps(nOut, nIn, isColumn) {
-  const low = new Int32Array(nOut), high = new Int32Array(nOut);
-  const lowShare = new Int32Array(nOut), highShare = new Int32Array(nOut);
+  const low = new Int32Array(nOut),
+    high = new Int32Array(nOut);
+  const lowShare = new Int32Array(nOut),
+    highShare = new Int32Array(nOut);
   const last = nIn - 1;
   for (let i = 0; i < nOut; i++) {
     const at = fround(((2 * i + 1) * nIn - nOut) / (2 * nOut));
@@ -61,7 +64,8 @@ function linearTaps(nOut, nIn, isColumn) {
 export function resizeLinear(image, width, height) {
   const { data, channels } = image;
   const stride = image.width * channels;
-  const x = linearTaps(width, image.width, true), y = linearTaps(height, image.height, false);
+  const x = linearTaps(width, image.width, true),
+    y = linearTaps(height, image.height, false);
   const out = new Uint8Array(width * height * 3);
   // the rows of the source that the last two lines were made of
   const kept = [-1, -1];
@@ -74,15 +78,19 @@ export function resizeLinear(image, width, height) {
     kept[place] = row;
     const made = lines[place];
     for (let i = 0, o = 0; i < width; i++) {
-      const a = row * stride + x.low[i] * channels, b = row * stride + x.high[i] * channels;
-      const s = x.lowShare[i], t = x.highShare[i];
+      const a = row * stride + x.low[i] * channels,
+        b = row * stride + x.high[i] * channels;
+      const s = x.lowShare[i],
+        t = x.highShare[i];
       for (let c = 0; c < 3; c++) made[o++] = (data[a + c] * s + data[b + c] * t) >> 4;
     }
     return made;
   };
   for (let j = 0, o = 0; j < height; j++) {
-    const upper = line(y.low[j], y.high[j]), lower = line(y.high[j], y.low[j]);
-    const s = y.lowShare[j], t = y.highShare[j];
+    const upper = line(y.low[j], y.high[j]),
+      lower = line(y.high[j], y.low[j]);
+    const s = y.lowShare[j],
+      t = y.highShare[j];
     for (let i = 0; i < width * 3; i++) {
       // below 2^31: a share is at most 2^11 and a line 255 * 2^7
       out[o++] = (((s * upper[i]) >> 16) + ((t * lower[i]) >> 16) + 2) >> 2;
@@ -106,7 +114,8 @@ function areaTaps(nOut, nIn, whole) {
   const weights = [];
   for (let i = 0; i < nOut; i++) {
     // in units of 1 / nOut pixel
-    const begin = i * nIn, end = begin + nIn;
+    const begin = i * nIn,
+      end = begin + nIn;
     for (let s = Math.floor(begin / nOut); s * nOut < end && s < nIn; s++) {
       const covered = Math.min((s + 1) * nOut, end) - Math.max(s * nOut, begin);
       // a pixel covered by less than 1/1000 is left out, as in OpenCV
@@ -120,7 +129,8 @@ function areaTaps(nOut, nIn, whole) {
 }
 
 /**
- * `cv2.INTER_AREA` of planes or pixels of any kind, to float32 that is not rounded yet: one product and one sum at a time, in
+ * `cv2.INTER_AREA` of planes or pixels of any kind, to float32 that is not rounded yet: one product and one sum at a
+ * time, in
  * OpenCV's order, because it decides how ties round.
  * @param {ArrayLike<number>} data [inHeight, inWidth, channels]
  * @param {number} channels of the source
@@ -133,18 +143,21 @@ function areaTaps(nOut, nIn, whole) {
  */
 export function resizeAreaFloat(data, channels, taken, inWidth, inHeight, width, height) {
   const whole = inWidth % width === 0 && inHeight % height === 0;
-  const x = areaTaps(width, inWidth, whole), y = areaTaps(height, inHeight, whole);
+  const x = areaTaps(width, inWidth, whole),
+    y = areaTaps(height, inHeight, whole);
   const line = new Float32Array(width * taken);
   const out = new Float32Array(height * width * taken);
   const area = whole ? fround(1 / fround((inWidth / width) * (inHeight / height))) : 1;
   for (let j = 0; j < height; j++) {
     const target = out.subarray(j * width * taken, (j + 1) * width * taken);
     for (let n = y.starts[j]; n < y.starts[j + 1]; n++) {
-      const row = y.sources[n] * inWidth * channels, share = y.weights[n];
+      const row = y.sources[n] * inWidth * channels,
+        share = y.weights[n];
       line.fill(0);
       for (let i = 0; i < width; i++) {
         for (let m = x.starts[i]; m < x.starts[i + 1]; m++) {
-          const at = row + x.sources[m] * channels, weight = x.weights[m];
+          const at = row + x.sources[m] * channels,
+            weight = x.weights[m];
           for (let c = 0; c < taken; c++) line[i * taken + c] += fround(data[at + c] * weight);
         }
       }
@@ -169,7 +182,8 @@ export function resizeArea(image, width, height) {
 }
 
 /**
- * Of each output pixel the source pixel of `cv2.INTER_NEAREST_EXACT`: where its centre lies.  OpenCV 5 adds up positions in
+ * Of each output pixel the source pixel of `cv2.INTER_NEAREST_EXACT`: where its centre lies.  OpenCV 5 adds up
+ * positions in
  * double precision, which decides where a centre lies between two pixels.
  * @param {number} nOut
  * @param {number} nIn

@@ -65,7 +65,9 @@ export class Result {
     return Uint8Array.from(this.labels, (label) => (label === number ? 1 : 0));
   }
 
-  /** float32 [height, width], in [0, 1]: how clear each pixel's label is, its share in the softmax of all margins and 0. */
+  /**
+   * float32 [height, width], in [0, 1]: how clear each pixel's label is, its share in the softmax of all margins and 0.
+   */
   probabilities() {
     return probabilityMap(this.logits, this.box);
   }

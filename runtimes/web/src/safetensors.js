@@ -1,5 +1,6 @@
 /**
- * safetensors files: a little-endian 64-bit length, a JSON header, and the bytes of the tensors.  Read as the hostile files that
+ * safetensors files: a little-endian 64-bit length, a JSON header, and the bytes of the tensors.  Read as the hostile
+ * files that
  * they may be: what is not exactly that is refused.
  */
 
@@ -13,7 +14,23 @@
 /** @typedef {{ tensors: Map<string, Tensor>, metadata: Record<string, string> }} Safetensors */
 
 /** @type {Record<string, number>} */
-const SIZES = { BOOL: 1, U8: 1, I8: 1, F8_E5M2: 1, F8_E4M3: 1, I16: 2, U16: 2, F16: 2, BF16: 2, I32: 4, U32: 4, F32: 4, I64: 8, U64: 8, F64: 8 };
+const SIZES = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  I64: 8,
+  U64: 8,
+  F64: 8,
+};
 // as the reference implementation
 const MAX_HEADER = 100_000_000;
 
@@ -46,12 +63,14 @@ export function readSafetensors(file) {
       continue;
     }
     const { dtype, shape, data_offsets: offsets } = object(entry, name);
-    if (typeof dtype !== "string" || !Object.hasOwn(SIZES, dtype)) throw new SafetensorsError(`${name} has an unknown dtype`);
+    if (typeof dtype !== "string" || !Object.hasOwn(SIZES, dtype))
+      throw new SafetensorsError(`${name} has an unknown dtype`);
     if (!isSizes(shape)) throw new SafetensorsError(`${name} has no shape`);
     if (!isSizes(offsets) || offsets.length !== 2) throw new SafetensorsError(`${name} has no offsets`);
     const size = shape.reduce((product, side) => product * side, SIZES[dtype]);
     const [from, to] = offsets;
-    if (!Number.isSafeInteger(size) || to - from !== size) throw new SafetensorsError(`${name} has another size than its shape`);
+    if (!Number.isSafeInteger(size) || to - from !== size)
+      throw new SafetensorsError(`${name} has another size than its shape`);
     found.push({ name, dtype, shape, from, to });
   }
   found.sort((a, b) => a.from - b.from || a.to - b.to);
@@ -116,7 +135,8 @@ function parse(bytes) {
  * @returns {Record<string, unknown>}
  */
 function object(value, what) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new SafetensorsError(`${what} is no object`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new SafetensorsError(`${what} is no object`);
   return /** @type {Record<string, unknown>} */ (value);
 }
 

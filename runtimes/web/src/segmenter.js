@@ -25,7 +25,8 @@ import { stackMemories } from "./stacked.js";
 /**
  * @typedef {object} Shot an annotated image
  * @property {ImageSource} image
- * @property {Uint8Array | Uint8ClampedArray | ImageSource} mask 1 the target, 0 the rest, 255 ignored; 0 and 255 alone are black and white
+ * @property {Uint8Array | Uint8ClampedArray | ImageSource} mask 1 the target, 0 the rest, 255 ignored; 0 and 255 alone
+ *   are black and white
  */
 
 /**
@@ -59,7 +60,8 @@ import { stackMemories } from "./stacked.js";
  * @property {Keys} keys
  */
 
-// what an engine must reach on the self-test to be trusted: the share of equal pixels, and max |a - b| / max |b| of the logits
+// what an engine must reach on the self-test to be trusted: the share of equal pixels, and max |a - b| / max |b| of the
+// logits
 /** @type {Record<string, [number, number]>} */
 const SELF_TEST = { fp32: [0.999, 1e-2], fp16: [0.98, 0.1], int8: [0.9, 0.5] };
 
@@ -112,7 +114,15 @@ export class Segmenter {
    * @throws {EngineError} the engine or the precision cannot be had here, or fails the self-test
    */
   static async load(url, options = {}) {
-    const { ort = usualFolder(), engine = "auto", precision = "fp32", threads, selfTest = true, signal, onProgress } = options;
+    const {
+      ort = usualFolder(),
+      engine = "auto",
+      precision = "fp32",
+      threads,
+      selfTest = true,
+      signal,
+      onProgress,
+    } = options;
     if (!["auto", "webgpu", "wasm"].includes(engine)) {
       throw new InputError(`engine '${engine}' is unknown; it must be one of auto, webgpu, wasm.`);
     }
@@ -148,7 +158,11 @@ export class Segmenter {
   static async #open(name, bundle, options, refused) {
     const engine = await Engine.open(name, bundle, options);
     const threads = name === "wasm" ? ` on ${engine.threads} thread${engine.threads === 1 ? "" : "s"}` : "";
-    const segmenter = new Segmenter(engine, bundle.manifest, [`${name} ${engine.precision}${threads}`, ...refused].join("; "));
+    const segmenter = new Segmenter(
+      engine,
+      bundle.manifest,
+      [`${name} ${engine.precision}${threads}`, ...refused].join("; "),
+    );
     try {
       if (options.selfTest) await segmenter.runSelfTest(bundle);
       return segmenter;
@@ -163,7 +177,8 @@ export class Segmenter {
    * @param {Shot[]} shots
    * @param {string} [name] of the class
    * @param {EncodeOptions} [options]
-   * @throws {InputError} no shots, a mask of another size than its image, an empty mask, or one so small that nothing is left of it
+   * @throws {InputError} no shots, a mask of another size than its image, an empty mask, or one so small that nothing
+   *   is left of it
    * @throws {EngineError} the engine failed
    */
   async encodeSupport(shots, name = "support", options = {}) {
@@ -187,7 +202,8 @@ export class Segmenter {
     const scores = memories.map(() => []);
     /** @param {number} d @param {number} k @param {boolean} together */
     const logits = async (d, k, together) => {
-      const own = encoded[d], shot = own[k];
+      const own = encoded[d],
+        shot = own[k];
       const rest = join(names[d], own.length > 1 ? own.filter((_, other) => other !== k) : own, this.model);
       const present = together ? memories.map((memory, c) => (c === d ? rest : memory)) : [rest];
       const found = await this.#query(shot.pixels, stackMemories(present));
@@ -214,7 +230,8 @@ export class Segmenter {
   /**
    * Segment one image.
    * @param {ImageSource} image
-   * @param {SupportMemory | SupportMemory[]} memories one class, or N of them: the image is encoded once for all.  Where all of
+   * @param {SupportMemory | SupportMemory[]} memories one class, or N of them: the image is encoded once for all.
+   *   Where all of
    *   several carry a calibration, their margins are compared by it.
    * @param {{ scores?: boolean }} [options] whether to compute the scores at once
    * @throws {InputError} no image, no memory, or a memory of another model
@@ -224,7 +241,10 @@ export class Segmenter {
     const all = memories instanceof SupportMemory ? [memories] : [...memories];
     const stacked = this.#stack(all);
     const { pixels, box } = prepareImage(await pixelsOf(image), this.manifest.input);
-    const logits = calibrated(await this.#query(pixels, stacked), all.map(({ calibration }) => calibration));
+    const logits = calibrated(
+      await this.#query(pixels, stacked),
+      all.map(({ calibration }) => calibration),
+    );
     const labels = labelMap(logits, box);
     const names = all.map(({ name }) => name);
     return new Result({ labels, names, logits, box, scores: scores ? classScores(labels, logits, box) : null });
@@ -244,7 +264,8 @@ export class Segmenter {
       throw new InputError(`The self-test of ${bundle.url} does not fit its graphs; export the bundle again.`);
     }
     const equal = labels.reduce((sum, label, i) => sum + Number(label === test.labels[i]), 0) / labels.length;
-    let off = 0, largest = 1e-6;
+    let off = 0,
+      largest = 1e-6;
     for (const [i, wanted] of test.logits.entries()) {
       off = Math.max(off, Math.abs(logits.data[i] - wanted));
       largest = Math.max(largest, Math.abs(wanted));
@@ -305,13 +326,16 @@ export class Segmenter {
   async #query(pixels, stacked) {
     const logits = await this.runner.query(pixels, this.inputSize, stacked);
     if (!logits.data.every(Number.isFinite)) {
-      throw new EngineError(`${this.engine} ${this.precision} gave NaN or infinity; check the bundle with \`ntre bench\`.`);
+      throw new EngineError(
+        `${this.engine} ${this.precision} gave NaN or infinity; check the bundle with \`ntre bench\`.`,
+      );
     }
     return logits;
   }
 
   /**
-   * The memories of N classes as the query graph takes them, kept for the next image: a camera asks for the same classes.
+   * The memories of N classes as the query graph takes them, kept for the next image: a camera asks for the same
+   * classes.
    * @param {SupportMemory[]} memories
    */
   #stack(memories) {
@@ -326,10 +350,18 @@ export class Segmenter {
     const { prototypeChannels, keyChannels } = this.manifest.model;
     for (const memory of memories) {
       if (!(memory instanceof SupportMemory)) {
-        throw new InputError("A support memory is expected; make one with `encodeSupport` or `SupportMemory.fromBytes`.");
+        throw new InputError(
+          "A support memory is expected; make one with `encodeSupport` or `SupportMemory.fromBytes`.",
+        );
       }
-      if (memory.model !== this.model || memory.prototype.length !== prototypeChannels || memory.keys[0].depth !== keyChannels) {
-        throw new InputError(`The support memory '${memory.name}' was made by another model or input size; encode it again.`);
+      if (
+        memory.model !== this.model ||
+        memory.prototype.length !== prototypeChannels ||
+        memory.keys[0].depth !== keyChannels
+      ) {
+        throw new InputError(
+          `The support memory '${memory.name}' was made by another model or input size; encode it again.`,
+        );
       }
     }
     const stacked = stackMemories(memories);

@@ -34,11 +34,13 @@ export function padded(chunks) {
  * @returns {Stacked}
  */
 export function stackMemories(memories) {
-  const depth = memories[0].keys[0].depth, channels = memories[0].prototype.length;
+  const depth = memories[0].keys[0].depth,
+    channels = memories[0].prototype.length;
   // a target that vanished still takes part, with a chunk of zeros
   const needed = memories.map(({ keys }) => keys.map(({ count }) => Math.max(Math.ceil(count / CHUNK), 1)));
   const all = padded(needed.flat().reduce((sum, n) => sum + n, 0));
-  const shots = Math.max(...needed.map((own) => own.length)), most = padded(Math.max(...needed.flat()));
+  const shots = Math.max(...needed.map((own) => own.length)),
+    most = padded(Math.max(...needed.flat()));
   const prototypes = new Float32Array(memories.length * channels);
   const keys = new Float32Array(all * CHUNK * depth);
   const chunks = new Int32Array(memories.length * shots * most).fill(-1);

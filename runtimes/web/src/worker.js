@@ -26,7 +26,8 @@ function keep(memory) {
 function recall({ id, fields }) {
   if (fields) memories.set(id, new SupportMemory(fields));
   const found = memories.get(id);
-  if (!found) throw new InputError("A support memory is expected; make one with `encodeSupport` or `SupportMemory.fromBytes`.");
+  if (!found)
+    throw new InputError("A support memory is expected; make one with `encodeSupport` or `SupportMemory.fromBytes`.");
   return found;
 }
 
