@@ -8,7 +8,7 @@ VISION := $(VENV)-torchvision
 OPENVINO := $(VENV)-openvino
 SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-torchvision test-openvino dist lint format clean
+.PHONY: demo test test-torchvision test-openvino web dist lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
@@ -22,6 +22,13 @@ test-torchvision: $(VISION)/.installed
 
 test-openvino: $(OPENVINO)/.installed
 	$(abspath $(OPENVINO))/bin/pytest -m openvino
+
+# the npm packages of runtimes/web, at the versions of its lock file: its tests are skipped without them
+web: runtimes/web/node_modules/.installed
+
+runtimes/web/node_modules/.installed: runtimes/web/package.json runtimes/web/package-lock.json
+	cd runtimes/web && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 # what would be published; `build` makes the wheel of the sdist
 dist: $(VENV)/.installed
@@ -64,4 +71,4 @@ $(VENV)/.installed $(VISION)/.installed $(OPENVINO)/.installed: %/.installed: %/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VISION) $(OPENVINO) $(VENV)-dist build dist demo_out *.egg-info
+	rm -rf $(VENV) $(VISION) $(OPENVINO) $(VENV)-dist build dist demo_out *.egg-info runtimes/web/node_modules runtimes/web/types
