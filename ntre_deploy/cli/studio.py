@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import note
+from ntre_deploy.cli.segment import origin_warning
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import EngineError
 
@@ -66,5 +67,6 @@ def command(
 
     kept = Session(session, found)
     listening = listen(port)
-    studio = Studio(bundle.resolve(), load, kept, [(path.name, reason) for path, reason in skipped])
+    left_out = [(path.name, reason) for path, reason in skipped]
+    studio = Studio(bundle.resolve(), load, kept, left_out, origin_warning)
     serve(studio, listening, kept.token(), browser=not no_browser, tell=note)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import mimetypes
 import shutil
 import tempfile
 import time
@@ -19,17 +20,21 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ntre_deploy.errors import EngineError, InputError, NtreError
 from ntre_deploy.segment.grabcut import Box, Coordinate, Points, cut
-from ntre_deploy.studio.exports import export
-from ntre_deploy.studio.photos import MEGAPIXELS, THUMB, WORKING
+from ntre_deploy.studio.exports import export, pair_names
+from ntre_deploy.studio.photos import THUMB, WORKING
 from ntre_deploy.studio.session import Plan
 from ntre_deploy.studio.studio import Studio
+from ntre_deploy.studio.texts import script
 from ntre_deploy.studio.worker import OutdatedError
+
+# what Windows has on record for .js may be no script, which a browser refuses then
+mimetypes.add_type("text/javascript", ".js")
 
 Pixels = NDArray[np.uint8]
 Done = TypeVar("Done")
@@ -65,6 +70,7 @@ class Api:
             Route("/api/scores", self.scores),
             Route("/api/frame", self.frame, methods=["POST"]),
             Route("/api/export", self.export, methods=["POST"]),
+            Route("/api/script", self.script),
             Mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False)),
         ]
         # those of starlette are called with any exception
@@ -184,6 +190,12 @@ class Api:
         clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         return FileResponse(archive, media_type="application/zip", filename=f"{name}.zip", background=clean)
 
+    async def script(self, request: Request) -> Response:
+        """The Python of an exported session."""
+        session = self._studio.session
+        plan = self._plan(request)
+        return PlainTextResponse(script(plan, self._studio.bundle, pair_names(session, plan)))
+
     def _export(self, kind: str, folder: Path, name: str, *, predicted: bool) -> Path:
         studio = self._studio
         out = folder / name
@@ -299,6 +311,3 @@ def _pixels(labels: Pixels, ms: float | None = None) -> Response:
     if ms is not None:
         headers["x-ms"] = f"{ms:.1f}"
     return Response(labels.tobytes(), media_type="application/octet-stream", headers=headers)
-
-
-LIMITS = {"megapixels": MEGAPIXELS, "bytes": _PHOTO, "frame": _FRAME_SIDE}

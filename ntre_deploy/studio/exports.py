@@ -52,19 +52,20 @@ def export(
     plan = session.plan()
     if not plan.classes:
         raise InputError("Nothing is marked yet; mark the object in one photo first.")
-    if kind in ("memories", "session"):
-        folder = out if kind == "session" else out.parent / "pairs"
-        pairs = _write_pairs(folder, session, plan)
-        memories = encode_pairs(segmenter(), pairs)
+    names = pair_names(session, plan)
+    pairs = out.parent / "pairs"
+    if kind == "session":
+        memories = encode_pairs(segmenter(), _write_pairs(out, session, plan, names))
         for memory in memories:
-            memory.save((out / MEMORIES if kind == "session" else out) / f"{memory.name}.safetensors")
-        if kind == "session":
-            files = {name: [(i.name, m.name) for i, m in found] for name, found in pairs.items()}
-            write_text(out / SCRIPT, script(plan, bundle, files))
-            write_text(out / "README.md", readme(plan, bundle, out.name, files))
-        return
-    memories = encode_pairs(segmenter(), _write_pairs(out.parent / "pairs", session, plan)) if predicted else []
-    _write_annotations(kind, out, session, plan, segmenter, memories)
+            memory.save(out / MEMORIES / f"{memory.name}.safetensors")
+        write_text(out / SCRIPT, script(plan, bundle, names))
+        write_text(out / "README.md", readme(plan, bundle, out.name, names))
+    elif kind == "memories":
+        for memory in encode_pairs(segmenter(), _write_pairs(pairs, session, plan, names)):
+            memory.save(out / f"{memory.name}.safetensors")
+    else:
+        memories = encode_pairs(segmenter(), _write_pairs(pairs, session, plan, names)) if predicted else []
+        _write_annotations(kind, out, session, plan, segmenter, memories)
 
 
 def encode_pairs(segmenter: Segmenter, pairs: Mapping[str, list[tuple[Path, Path]]]) -> list[SupportMemory]:
@@ -91,16 +92,28 @@ def full_labels(session: Session, photo: Photo) -> Pixels:
     return np.asarray(cv2.resize(labels, photo.size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def _write_pairs(out: Path, session: Session, plan: Plan) -> dict[str, list[tuple[Path, Path]]]:
-    """`<class>/images` and `<class>/masks` of all shots; returns the files of each class."""
-    pairs: dict[str, list[tuple[Path, Path]]] = {}
+def pair_names(session: Session, plan: Plan) -> dict[str, list[tuple[str, str]]]:
+    """Class -> names of the files of its photos and masks, in the order of the plan's shots."""
+    names: dict[str, list[tuple[str, str]]] = {}
     for item, shots in zip(plan.classes, plan.shots, strict=True):
         taken: set[str] = set()
+        names[item.name] = []
         for photo_id, _ in shots:
             photo = session.photo(photo_id)
             stem = free_name(plain_name(Path(photo.name).stem), taken)
-            image = out / item.name / "images" / f"{stem}{photo.path.suffix.lower()}"
-            mask = out / item.name / "masks" / f"{stem}.png"
+            names[item.name].append((f"{stem}{photo.path.suffix.lower()}", f"{stem}.png"))
+    return names
+
+
+def _write_pairs(
+    out: Path, session: Session, plan: Plan, names: Mapping[str, list[tuple[str, str]]]
+) -> dict[str, list[tuple[Path, Path]]]:
+    """`<class>/images` and `<class>/masks` of all shots; returns the files of each class."""
+    pairs: dict[str, list[tuple[Path, Path]]] = {}
+    for item, shots in zip(plan.classes, plan.shots, strict=True):
+        for (photo_id, _), (image_name, mask_name) in zip(shots, names[item.name], strict=True):
+            photo = session.photo(photo_id)
+            image, mask = out / item.name / "images" / image_name, out / item.name / "masks" / mask_name
             image.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo.file(), image)
             values = class_mask(full_labels(session, photo), item.number)

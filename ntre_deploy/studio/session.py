@@ -242,6 +242,7 @@ class Session:
         """What the page shows of it, for JSON."""
         with self._lock:
             return {
+                "id": hashlib.sha256(str(self.folder).encode("utf-8", "surrogateescape")).hexdigest()[:16],
                 "revision": self.revision,
                 "folder": self.folder.name,
                 "classes": [asdict(c) for c in self.classes],

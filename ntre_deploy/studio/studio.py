@@ -1,6 +1,6 @@
 """One studio: its session, its pictures, its network, and the two threads that work for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ class Studio:
         bundle: folder of the bundle, for what is told of it.
         load: opens it.
         skipped: names of files that were left out, with the reason.
+        warn: tells what is to be said of a model of that origin, or None.
     """
 
     def __init__(
-        self, bundle: Path, load: Callable[[], Segmenter], session: Session, skipped: list[tuple[str, str]]
+        self,
+        bundle: Path,
+        load: Callable[[], Segmenter],
+        session: Session,
+        skipped: Sequence[tuple[str, str]] = (),
+        warn: Callable[[Mapping[str, Any]], str | None] = lambda origin: None,
     ) -> None:
         self.bundle = bundle
         self.session = session
@@ -31,7 +37,8 @@ class Studio:
         self.worker = Worker("engine")
         # GrabCut needs no engine, and a person waits for it
         self.hand = Worker("grabcut")
-        self._skipped = skipped
+        self._skipped = list(skipped)
+        self._warn = warn
         self._engine: dict[str, Any] = {"state": "loading"}
 
     def load(self) -> str | None:
@@ -48,8 +55,7 @@ class Studio:
         self._engine = {
             "state": "ready",
             "reason": segmenter.reason,
-            "size": segmenter.spec.size,
-            "origin": dict(segmenter.model.origin),
+            "note": self._warn(segmenter.model.origin),
         }
         return None
 
