@@ -24,9 +24,9 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ntre_deploy.errors import EngineError, InputError, NtreError
+from ntre_deploy.errors import EngineError, InputError, NtreError, one_of
 from ntre_deploy.segment.grabcut import Box, Coordinate, Points, cut
-from ntre_deploy.studio.exports import export, pair_names
+from ntre_deploy.studio.exports import KINDS, export, pair_names
 from ntre_deploy.studio.photos import THUMB, WORKING
 from ntre_deploy.studio.session import Plan
 from ntre_deploy.studio.studio import Studio
@@ -179,7 +179,8 @@ class Api:
         content = await _json(request)
         if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
             raise InputError("An export needs a kind.")
-        kind, predicted = str(content["kind"]), content.get("predicted") is True
+        # it becomes the name of a folder
+        kind, predicted = one_of(str(content["kind"]), KINDS, "Export"), content.get("predicted") is True
         folder = Path(tempfile.mkdtemp(prefix="ntre-studio-"))
         try:
             name = "ntre_session" if kind == "session" else f"ntre_{kind}"

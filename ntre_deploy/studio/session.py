@@ -31,6 +31,8 @@ FORMAT, VERSION = "ntre-studio", 1
 MOST_CLASSES = 254
 MOST_PHOTOS = 2000
 _LONGEST = 60
+# what `add` and `mark` call the files of photos
+_KEPT = re.compile(r"[0-9a-f]{16}\.[a-z]{3,5}")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 
@@ -69,7 +71,7 @@ class Plan:
     @property
     def key(self) -> tuple[object, ...]:
         """What the memories follow from."""
-        return tuple((c.number, c.name, shots) for c, shots in zip(self.classes, self.shots, strict=True))
+        return tuple((c.number, shots) for c, shots in zip(self.classes, self.shots, strict=True))
 
 
 class Session:
@@ -185,8 +187,12 @@ class Session:
                     labels = self.labels(photo_id).copy()
                     labels[np.isin(labels, sorted(gone))] = 0
                     self._put(photo_id, labels)
-            self.classes = classes
-            self._changed()
+            self.classes, before = classes, [c.number for c in self.plan().classes]
+            # names and colours change nothing that is found
+            if gone or before != [c.number for c in self.plan().classes]:
+                self._changed()
+            else:
+                self._save()
 
     def labels(self, photo_id: str) -> Pixels:
         """uint8 [h, w] at the photo's working size: 0 unmarked, the number of a class, or 255 to be ignored.
@@ -297,7 +303,7 @@ class Session:
         for item in _dicts(content.get("photos")):
             photo_id, name, file = (str(item.get(key, "")) for key in ("id", "name", "file"))
             path = self.folder / PHOTOS / file
-            if not re.fullmatch(r"[0-9a-f]{16}", photo_id) or Path(file).name != file or path.is_symlink():
+            if not re.fullmatch(r"[0-9a-f]{16}", photo_id) or not _KEPT.fullmatch(file) or path.is_symlink():
                 raise InputError(f"{self.folder / FILE} names a photo that is not of the session: {file!r}.")
             if path.is_file():
                 self._kept[photo_id] = (name, file)

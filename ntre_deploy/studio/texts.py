@@ -43,23 +43,24 @@ Classes and their shots, marked in `ntre studio`: {classes}.
 
 Run these here, in the folder. Segment photos with its memories, or with its photos and masks:
 
-    ntre segment {quoted} PHOTOS --out masks{memories}
-    ntre segment {quoted} PHOTOS --out masks{supports}
+    ntre segment {quoted} PHOTOS --out _masks{memories}
+    ntre segment {quoted} PHOTOS --out _masks{supports}
 
 see each shot found by another one (two photos of a class at least):
 
-    ntre segment {quoted} --dataset folder:. --out episodes
+    ntre segment {quoted} --dataset folder:. --out _episodes
 
 measure it:
 
-    ntre eval {quoted} --dataset folder:. --out results
+    ntre eval {quoted} --dataset folder:. --out _results
 
 learn these classes (two classes of three photos at least):
 
-    ntre tune photos . --out mine
+    ntre tune photos . --out _mine
 
-`python segment.py PHOTO...` does in Python what the first command does. In `<class>/masks`, white (255) is the class;
-in a mask that also holds 1, 1 is the class and 255 is ignored.
+`python segment.py PHOTO...` does in Python what the first command does. Folders whose names begin with an
+underscore are no classes. In `<class>/masks`, white (255) is the class; in a mask that also holds 1, 1 is the class and
+255 is ignored.
 """
 
 

@@ -66,7 +66,7 @@ export class Classes {
     if (shots && !confirm(`Delete '${item.name}' and its marks in ${shots} photo${shots === 1 ? "" : "s"}? This cannot be undone.`)) return;
     this.editor.forget();
     this.store.setClasses(this.store.classes.filter((c) => c.number !== item.number));
-    this.store.settled().then(() => this.store.refresh()).then(() => this.editor.reload()).then(() => this.predictor.start()).catch(() => {});
+    this.store.settled().then(() => this.store.refresh()).then(() => this.predictor.start()).catch(() => {});
   }
 
   #shots(number) { return [...this.store.photos.values()].filter((photo) => photo.mark?.numbers.includes(number)).length; }
@@ -81,7 +81,7 @@ export class Classes {
     const shots = [...this.store.photos.values()].filter((photo) => photo.mark).length;
     $("side-note").textContent =
       shots === 0 ? "Mark one object in one photo. It is looked for in all the others at once."
-      : shots === 1 ? "One shot. Open a photo where the result is wrong and correct it: it becomes the next shot."
+      : !this.store.classes.some((c) => this.#shots(c.number) > 1) ? "Open a photo where the result is wrong and correct it: it becomes the next shot."
       : "The score says how well the shots of a class explain each other: each is found with the others alone (IoU).";
   }
 
@@ -113,7 +113,7 @@ export class Classes {
     return make("li", { class: "class", "data-number": String(IGNORE), onclick: () => this.choose(IGNORE) },
       make("span", { class: "class-colour hatched", "aria-hidden": "true" }),
       make("button", { class: "class-name small", text: "Ignore", onclick: () => this.choose(IGNORE), title: "Pixels that count for nothing, such as unclear borders" }),
-      make("span", { class: "key", text: "0", title: "Key 0 with Alt" }),
+      make("span", { class: "key", text: "Alt 0", title: "Alt and 0" }),
       make("div", { class: "class-figures", text: "Counts for nothing" }));
   }
 

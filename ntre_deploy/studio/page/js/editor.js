@@ -34,8 +34,19 @@ export class Editor extends EventTarget {
     this.colours = tables(this.store.classes);
     const known = this.store.classes.some((c) => c.number === this.active) || this.active === IGNORE;
     if (!known) this.active = this.store.classes[0]?.number ?? 1;
+    this.marks = this.#known(this.marks);
+    this.prediction = this.#known(this.prediction);
     this.#paint();
     this.#tell("edit");
+  }
+
+  /** A label map without classes that are gone. */
+  #known(labels) {
+    if (!labels) return labels;
+    const numbers = presentNumbers(labels), there = new Set([IGNORE, ...this.store.classes.map((c) => c.number)]);
+    const gone = [...numbers].filter((n) => !there.has(n));
+    if (!gone.length) return labels;
+    return gone.length === numbers.size ? null : labels.map((n) => (gone.includes(n) ? 0 : n));
   }
 
   #photosChanged() {
@@ -162,15 +173,6 @@ export class Editor extends EventTarget {
   get can() { return this.photo ? this.#history.can(this.photo.id) : { undo: false, redo: false }; }
 
   forget() { this.#history.clear(); }
-
-  /** The marks have changed elsewhere, such as with a class that was deleted. */
-  async reload() {
-    if (!this.photo) return;
-    const labels = await this.store.marks(this.photo);
-    this.marks = labels && labels.slice();
-    this.#paint();
-    this.#tell("edit");
-  }
 
   #paint() { if (this.photo) this.view.marks(this.shown, this.colours); }
 }

@@ -5,8 +5,8 @@ import { TOOLS } from "./tools.js";
 
 const MAC = navigator.platform.startsWith("Mac"), CTRL = MAC ? "\u2318" : "Ctrl";
 const GROUPS = [
-  ["Tools", [...TOOLS.map((tool) => [[tool.key], `${tool.name}: ${tool.says.toLowerCase()}`]), [["X"], "Add or erase"], [["["], ["]"], "Size of the brush"]]],
-  ["Marks", [[["Enter"], "Take the prediction as a shot; close a polygon"], [["Esc"], "Give up what is not finished"], [["Delete"], "Start the photo empty"], [[`${CTRL} Z`], "Undo"], [[`${CTRL} Shift Z`], "Redo"], [["1"], ["9"], "Class"], [["0"], "With Alt: ignore"], [["N"], "New class"]]],
+  ["Tools", [...TOOLS.map((tool) => [[tool.key], `${tool.name}: ${tool.says[0].toLowerCase()}${tool.says.slice(1)}`]), [["X"], "Add or erase"], [["["], ["]"], "Size of the brush"]]],
+  ["Marks", [[["Enter"], "Take the prediction as a shot; close a polygon"], [["Esc"], "Give up what is not finished"], [["Delete"], "Start the photo empty"], [[`${CTRL} Z`], "Undo"], [[`${CTRL} Shift Z`], "Redo"], [["1"], ["9"], "Class 1 to 9"], [["Alt 0"], "Ignore"], [["N"], "New class"]]],
   ["View", [[["+"], ["-"], "Zoom; or the wheel, or two fingers"], [["0"], "Fit the photo"], [["Space"], "Hold to move the photo"], [["\u2190"], ["\u2192"], "Photo before, photo after"]]],
   ["Photos", [[["O"], "Add photos"], [[`${CTRL} V`], "Paste a picture"], [["C"], "Camera"], [["E"], "Export"], [["?"], "This sheet"]]],
 ];
@@ -33,7 +33,7 @@ export class Keys {
     const on = event.target, typing = on.matches?.("input:not([type=range]), select, textarea") || document.querySelector("dialog[open]");
     if (typing) return;
     const { tools, editor, view, strip, classes } = this, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const control = event.ctrlKey || event.metaKey, button = on.matches?.("button, summary");
+    const control = event.ctrlKey || event.metaKey, button = on.matches?.('button:not(.thumb[aria-current="true"]), summary');
     const act = (does) => { event.preventDefault(); does(); };
     if (control) {
       if (key === "z") act(() => (event.shiftKey ? editor.redo() : editor.undo()));

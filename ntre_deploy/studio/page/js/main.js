@@ -74,7 +74,7 @@ function drawStatus() {
   if (!photo) return;
   const found = prediction?.some((v) => v !== 0), shots = [...store.photos.values()].some((one) => one.mark);
   const says = TOOLS.find((tool) => tool.id === tools.tool).says;
-  $("status-text").textContent = marks ? "Shot" : found ? "Found by the network" : prediction ? `Nothing found. ${says}` : shots && store.state.engine.state === "ready" ? "Looking" : says;
+  $("status-text").textContent = marks ? "Your shot" : found ? "Found by the network" : prediction ? `Nothing found. ${says}` : shots && store.state.engine.state === "ready" ? "Looking" : says;
   $("accept").hidden = Boolean(marks) || !found;
   $("clear").hidden = !marks && !found;
   $("clear").textContent = marks ? "Clear" : "Start empty";
@@ -106,7 +106,7 @@ function drawEngine() {
   const again = make("button", { class: "small plain", text: "Try again", onclick: () => load(true) });
   banner("engine", state === "failed" ? `The bundle cannot be used, so nothing is found; marks are kept all the same. ${error}` : "", "bad", again);
   const close = make("button", { class: "icon", "aria-label": "Close", onclick: () => banner("note", "") }, icon("close"));
-  if (note && !drawEngine.noted) banner("note", note, "", close);
+  if (note && !drawEngine.noted) banner("note", note[0].toUpperCase() + note.slice(1) + ".", "", close);
   drawEngine.noted = Boolean(note);
 }
 store.addEventListener("engine", drawEngine);
@@ -142,3 +142,5 @@ async function start() {
 }
 addEventListener("beforeunload", (event) => { if (store.pending && !store.online) event.preventDefault(); });
 start();
+
+export { editor, predictor, store, tools, view };

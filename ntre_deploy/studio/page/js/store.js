@@ -75,28 +75,30 @@ export class Store extends EventTarget {
   setClasses(classes) {
     const gone = this.classes.filter((c) => !classes.some((d) => d.number === c.number)).map((c) => c.number);
     this.classes = classes;
+    this.#queue("classes", { classes });
     // the server does the same with what it has
     for (const photo of this.photos.values()) {
       if (!photo.mark?.numbers.some((n) => gone.includes(n))) continue;
       photo.mark = { ...photo.mark, numbers: photo.mark.numbers.filter((n) => !gone.includes(n)) };
-      photo.labels = undefined;
+      photo.labels = photo.labels?.map((n) => (gone.includes(n) ? 0 : n));
       if (!photo.mark.numbers.length) photo.mark = null;
       this.#tell("marks", photo.id);
     }
     this.#tell("classes");
-    this.#queue("classes", { classes });
   }
 
   /** Keep the marks of a photo; all zeros unmark it. @param {string} id @param {Uint8Array} labels */
   setMarks(id, labels) {
     this.#setMarks(id, labels);
-    this.#tell("marks", id);
     this.#queue(`marks/${id}`, { kind: "marks", id, labels });
+    this.#tell("marks", id);
   }
 
   /** The marks of a photo, or null. @param {Photo} photo */
   async marks(photo) {
     if (!photo.mark) return null;
+    // a class that was deleted is still in what the server has
+    if (!photo.labels && this.#sending) await this.#sending;
     photo.labels ??= (await labelsOf(await ask("GET", `photos/${photo.id}/marks`))).labels;
     return photo.labels;
   }

@@ -109,7 +109,6 @@ export class Tools extends EventTarget {
 
   #down(event) {
     const { view, editor } = this;
-    view.canvas.focus({ preventScroll: true });
     view.canvas.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (this.#pointers.size === 2) {

@@ -104,6 +104,8 @@ export class View {
 
   #paint() {
     const c = this.context, sharp = devicePixelRatio || 1;
+    // where the photo lies, for programs that look at the page
+    this.canvas.dataset.place = [this.x, this.y, this.scale].map((v) => v.toFixed(3)).join(" ");
     c.setTransform(1, 0, 0, 1, 0, 0);
     c.clearRect(0, 0, this.canvas.width, this.canvas.height);
     c.setTransform(sharp, 0, 0, sharp, 0, 0);
