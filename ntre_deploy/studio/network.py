@@ -18,7 +18,8 @@ from ntre_deploy.studio.session import Plan, Session
 from ntre_deploy.studio.worker import OutdatedError
 
 Pixels = NDArray[np.uint8]
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 _SHOTS, _MEMORIES, _LABELS = 512, 16, 48
 

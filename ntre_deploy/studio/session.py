@@ -375,7 +375,7 @@ def _dicts(content: object) -> list[Mapping[str, Any]]:
 def _mark_of(labels: Pixels, order: int) -> Mark:
     there = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
     numbers = tuple(int(n) for n in there if n not in (0, IGNORE))
-    return Mark(order, hashlib.sha256(np.ascontiguousarray(labels)).hexdigest(), numbers)
+    return Mark(order, hashlib.sha256(labels.tobytes()).hexdigest(), numbers)
 
 
 def _read_labels(path: Path, photo: Photo) -> Pixels:

@@ -8,13 +8,14 @@ import { Exporting } from "./exporting.js";
 import { Offline, takeToken } from "./http.js";
 import { Intake } from "./intake.js";
 import { Keys } from "./keys.js";
-import { $, drawIcons, icon, make, toast } from "./parts.js";
+import { $, drawIcons, icon, loadIcons, make, toast } from "./parts.js";
 import { Predictor } from "./predict.js";
 import { Store } from "./store.js";
 import { Strip } from "./strip.js";
 import { TOOLS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
+loadIcons().catch(() => {});
 drawIcons();
 const busy = (text) => {
   $("busy").hidden = !text;
@@ -69,7 +70,7 @@ function drawStatus() {
   $("undo").disabled = !can.undo;
   $("redo").disabled = !can.redo;
   $("empty").hidden = !empty || !store.state;
-  $("status").hidden = !photo;
+  $("status").hidden = $("zoom").hidden = !photo;
   $("canvas").setAttribute("aria-label", photo ? `${photo.name}: ${marks ? "marked by you" : prediction ? "as the network sees it" : "not marked"}` : "No photo");
   if (!photo) return;
   const found = prediction?.some((v) => v !== 0), shots = [...store.photos.values()].some((one) => one.mark);

@@ -3,13 +3,21 @@
 /** @param {string} id @returns {any} */
 export const $ = (id) => document.getElementById(id);
 
+/** Put icons.svg into the page, so that they are there when the server is not. */
+export async function loadIcons() {
+  const text = await (await fetch("icons.svg")).text();
+  const sprite = document.importNode(new DOMParser().parseFromString(text, "image/svg+xml").documentElement, true);
+  sprite.setAttribute("hidden", "");
+  document.body.append(sprite);
+}
+
 /** An icon of icons.svg. @param {string} name */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("aria-hidden", "true");
   svg.classList.add("ic");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
 }
