@@ -50,14 +50,19 @@ class Studio:
         try:
             segmenter = self.network.segmenter
         except NtreError as error:
-            self._engine = {"state": "failed", "error": str(error)}
-            return str(error)
+            return self._failed(str(error))
+        except Exception as error:  # a defect, which is told like the rest: the thread has no one else to tell it to
+            return self._failed(f"internal error: {type(error).__name__}: {error}.")
         self._engine = {
             "state": "ready",
             "reason": segmenter.reason,
             "note": self._warn(segmenter.model.origin),
         }
         return None
+
+    def _failed(self, why: str) -> str:
+        self._engine = {"state": "failed", "error": why}
+        return why
 
     def close(self) -> None:
         """End both threads."""

@@ -1,13 +1,13 @@
 // The photo that is being marked: its label map, what the tools do to it, undo and redo.
 
 import { History } from "./history.js";
-import { crop, difference, paste, presentNumbers } from "./labels.js";
+import { anything, crop, difference, paste, presentNumbers } from "./labels.js";
 import { classColour, tables } from "./paint.js";
 import { IGNORE } from "./store.js";
 
 const KEPT_IMAGES = 6;
 
-/** Events: `photo` (another one is shown), `edit` (its marks, history or prediction have changed), `trouble`. */
+/** Events: `photo` (another one is shown), `edit` (its marks, history or prediction have changed), `busy` (detail: text or null), `trouble`. */
 export class Editor extends EventTarget {
   /** @type {import("./store.js").Photo | null} */ photo = null;
   /** @type {Uint8Array | null} the marks, or null where the photo is no shot */ marks = null;
@@ -67,6 +67,7 @@ export class Editor extends EventTarget {
       return;
     }
     this.#tell("photo");
+    const slow = setTimeout(() => ticket === this.#ticket && this.#tell("busy", "Loading the photo"), 250);
     try {
       const [image, marks] = await Promise.all([this.#image(photo), this.store.marks(photo)]);
       if (ticket !== this.#ticket) return;
@@ -77,6 +78,9 @@ export class Editor extends EventTarget {
       this.#tell("edit");
     } catch (error) {
       if (ticket === this.#ticket) this.#tell("trouble", error);
+    } finally {
+      clearTimeout(slow);
+      if (ticket === this.#ticket) this.#tell("busy", null);
     }
   }
 
@@ -127,18 +131,19 @@ export class Editor extends EventTarget {
   /** Take a label map as the photo's marks; one step of the history. @param {Uint8Array} labels */
   commit(labels) {
     const { id, width, height } = this.photo, first = !this.marks;
-    const before = this.marks ?? new Uint8Array(this.#size);
+    const before = this.marks ?? new Uint8Array(this.#size), shown = this.shown;
     const rect = difference(before, labels, width, height);
     if (!rect) {
       this.#paint();
       return;
     }
     this.#history.push(id, { rect, before: crop(before, width, rect), after: crop(labels, width, rect), first });
-    this.#set(labels);
+    // of a prediction that was corrected, little is to be painted anew
+    this.#set(labels, shown === this.marks ? rect : difference(shown ?? before, labels, width, height));
   }
 
   /** Take the prediction as it is. */
-  accept() { if (!this.marks && this.prediction && presentNumbers(this.prediction).size) this.commit(this.prediction.slice()); }
+  accept() { if (!this.marks && this.prediction && anything(this.prediction)) this.commit(this.prediction.slice()); }
 
   /** Take all marks away; of a photo that is no shot, hide the prediction until something is marked. */
   clear() {
@@ -151,11 +156,14 @@ export class Editor extends EventTarget {
     }
   }
 
-  #set(labels) {
-    const marked = labels.some((v) => v !== 0);
+  /** @param {import("./labels.js").Rect | null} [rect] where it differs from what is shown; all of it without */
+  #set(labels, rect) {
+    const marked = anything(labels), painted = marked && rect !== undefined;
     this.marks = marked ? labels : null;
-    this.store.setMarks(this.photo.id, labels.slice());
-    this.#paint();
+    // what is kept and sent is never written to again: an edit begins with a copy
+    this.store.setMarks(this.photo.id, labels);
+    if (!painted) this.#paint();
+    else if (rect) this.view.marks(labels, this.colours, rect);
     this.#tell("edit");
   }
 
@@ -165,8 +173,9 @@ export class Editor extends EventTarget {
   #step(step, side) {
     if (!step) return;
     const labels = this.marks ? this.marks.slice() : new Uint8Array(this.#size);
+    const whole = !this.marks;
     paste(labels, this.photo.width, step.rect, step[side]);
-    this.#set(labels);
+    this.#set(labels, whole ? undefined : step.rect);
     this.#tell("undone");
   }
 

@@ -36,7 +36,7 @@ export class Keys {
     const control = event.ctrlKey || event.metaKey, button = on.matches?.('button:not(.thumb[aria-current="true"]), summary');
     const act = (does) => { event.preventDefault(); does(); };
     if (control) {
-      if (key === "z") act(() => (event.shiftKey ? editor.redo() : editor.undo()));
+      if (key === "z") act(() => (event.shiftKey ? editor.redo() : tools.undo()));
       else if (key === "y") act(() => editor.redo());
       return;
     }
@@ -53,7 +53,7 @@ export class Keys {
       "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), 0: () => view.fit(),
       ArrowRight: () => strip.step(1), ArrowLeft: () => strip.step(-1),
       Escape: () => tools.cancel(), Delete: () => editor.clear(),
-      Backspace: () => (tools.open ? tools.back() : editor.clear()),
+      Backspace: () => (tools.open ? tools.undo() : editor.clear()),
       n: () => classes.add(), o: () => this.intake.choose(), c: () => this.camera.open(), e: () => this.exporting.open(), "?": () => this.openHelp(),
       Enter: button ? undefined : () => (tools.open ? tools.finish() : editor.accept()),
       " ": button ? undefined : () => tools.hold(true),

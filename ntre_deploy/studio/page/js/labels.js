@@ -11,6 +11,18 @@ export function presentNumbers(labels) {
   return found;
 }
 
+/** Whether anything is marked; four pixels at a time where they lie so. @param {Uint8Array} labels */
+export function anything(labels) {
+  const words = labels.byteOffset % 4 ? null : new Uint32Array(labels.buffer, labels.byteOffset, labels.length >> 2);
+  let from = 0;
+  if (words) {
+    for (let i = 0; i < words.length; i++) if (words[i]) return true;
+    from = words.length << 2;
+  }
+  for (let i = from; i < labels.length; i++) if (labels[i]) return true;
+  return false;
+}
+
 /** A rectangle of whole pixels inside the picture; null where nothing is left. @returns {Rect | null} */
 export function clipped(x1, y1, x2, y2, width, height) {
   const left = Math.max(0, Math.floor(x1)), top = Math.max(0, Math.floor(y1));

@@ -7,6 +7,7 @@ import { openEngine } from "./engine.js";
 import { Exporting } from "./exporting.js";
 import { Offline, takeToken } from "./http.js";
 import { Intake } from "./intake.js";
+import { anything } from "./labels.js";
 import { Keys } from "./keys.js";
 import { $, drawIcons, icon, loadIcons, make, toast } from "./parts.js";
 import { Predictor } from "./predict.js";
@@ -49,7 +50,7 @@ const drawTool = () => {
 };
 tools.addEventListener("tool", drawTool);
 tools.addEventListener("size", () => { $("size").value = $("size-value").textContent = String(tools.size); });
-tools.addEventListener("busy", (event) => busy(event.detail));
+for (const part of [tools, editor]) part.addEventListener("busy", (event) => busy(event.detail));
 for (const part of [tools, editor, predictor]) part.addEventListener("trouble", (event) => trouble(event.detail));
 store.addEventListener("trouble", (event) => toast(event.detail, "bad"));
 $("size").addEventListener("input", (event) => tools.setSize(Number(event.target.value)));
@@ -58,7 +59,7 @@ $("mode-erase").addEventListener("click", () => mode(true));
 
 // the bar and the stage
 const clicks = {
-  undo: () => editor.undo(), redo: () => editor.redo(), add: () => intake.choose(), "camera-open": () => camera.open(),
+  undo: () => tools.undo(), redo: () => editor.redo(), add: () => intake.choose(), "camera-open": () => camera.open(),
   "export-open": () => exporting.open(), "help-open": () => keys.openHelp(), "empty-files": () => intake.choose(),
   "empty-folder": () => intake.chooseFolder(), "empty-camera": () => camera.open(), accept: () => editor.accept(),
   clear: () => editor.clear(), "zoom-in": () => view.zoom(1.25), "zoom-out": () => view.zoom(0.8), "zoom-fit": () => view.fit(),
@@ -73,7 +74,7 @@ function drawStatus() {
   $("status").hidden = $("zoom").hidden = !photo;
   $("canvas").setAttribute("aria-label", photo ? `${photo.name}: ${marks ? "marked by you" : prediction ? "as the network sees it" : "not marked"}` : "No photo");
   if (!photo) return;
-  const found = prediction?.some((v) => v !== 0), shots = [...store.photos.values()].some((one) => one.mark);
+  const found = prediction && anything(prediction), shots = [...store.photos.values()].some((one) => one.mark);
   const says = TOOLS.find((tool) => tool.id === tools.tool).says;
   $("status-text").textContent = marks ? "Your shot" : found ? "Found by the network" : prediction ? `Nothing found. ${says}` : shots && store.state.engine.state === "ready" ? "Looking" : says;
   $("accept").hidden = Boolean(marks) || !found;

@@ -1,7 +1,7 @@
 // The strip: all photos, each with its marks or with what the network finds in it.
 
 import { $, icon, make } from "./parts.js";
-import { thinned } from "./labels.js";
+import { anything, thinned } from "./labels.js";
 import { paint, tables } from "./paint.js";
 
 const SIDE = 320;
@@ -125,7 +125,7 @@ export class Strip {
   #label(id) {
     const { button, tag } = this.#items.get(id), photo = this.store.photos.get(id);
     const found = this.predictor.thumbs.get(id), shot = Boolean(photo.mark);
-    const what = shot ? "shot" : found ? (found.labels.some((v) => v) ? "found" : "nothing found") : "not marked";
+    const what = shot ? "shot" : found ? (anything(found.labels) ? "found" : "nothing found") : "not marked";
     tag.replaceChildren(...(shot ? [icon("check"), "shot"] : what === "nothing found" ? ["nothing"] : []));
     button.setAttribute("aria-label", `${photo.name}, ${what}`);
     button.title = `${photo.name} (${photo.full[0]} x ${photo.full[1]}), ${what}`;

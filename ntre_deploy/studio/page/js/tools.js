@@ -9,7 +9,7 @@ export const TOOLS = [
   { id: "box", key: "B", name: "Box", says: "Draw a box around the object" },
   { id: "points", key: "P", name: "Clicks", says: "Click on the object; Alt or right click beside it" },
   { id: "brush", key: "R", name: "Brush", says: "Paint the object" },
-  { id: "polygon", key: "L", name: "Polygon", says: "Click along the outline; close it with a double click or Enter" },
+  { id: "polygon", key: "L", name: "Polygon", says: "Click along the outline; close it at its first corner, with a double click or with Enter" },
   { id: "pan", key: "H", name: "Move", says: "Drag the photo" },
 ];
 
@@ -78,10 +78,10 @@ export class Tools extends EventTarget {
     this.view.draw();
   }
 
-  /** The last corner of the polygon goes. */
-  back() {
-    this.#corners.pop();
-    this.view.draw();
+  /** The last corner of a polygon goes, or the last step. */
+  undo() {
+    if (this.#corners.pop()) this.view.draw();
+    else this.editor.undo();
   }
 
   /** While the space bar is held, the pointer moves the photo. */

@@ -1,7 +1,10 @@
 // The photo on the stage: zoom, pan, the label map over it, and what a tool draws on top.
 
 import { paint } from "./paint.js";
+import { breath } from "./parts.js";
 
+// pixels that are painted at once
+const BAND = 300_000;
 const MOST_ZOOM = 24, MARGIN = 24;
 
 export class View {
@@ -28,6 +31,7 @@ export class View {
 
   /** @param {CanvasImageSource | null} image @param {number} width @param {number} height of its label map */
   show(image, width, height) {
+    this.#ticket++;
     const other = width !== this.width || height !== this.height || !this.#image;
     this.#image = image;
     this.width = width;
@@ -40,10 +44,30 @@ export class View {
 
   /** Paint the label map, or the part of it that has changed; null takes it away. */
   marks(labels, colours, rect) {
-    if (!labels) this.#paper.clearRect(0, 0, this.width, this.height);
-    else paint(this.#paper, labels, this.width, this.height, colours, rect);
+    const { width, height } = this;
+    this.#labels = labels;
+    if (labels && rect) paint(this.#paper, labels, width, height, colours, rect);
+    else {
+      this.#ticket++;
+      if (!labels) this.#paper.clearRect(0, 0, width, height);
+      else this.#bands(colours, this.#ticket);
+    }
     this.draw();
   }
+
+  /** All of a label map, some rows at a time, so that the page answers in between. */
+  async #bands(colours, ticket) {
+    const { width, height } = this, rows = Math.max(16, Math.ceil(BAND / width));
+    for (let y = 0; y < height; y += rows) {
+      if (y) await breath();
+      if (ticket !== this.#ticket) return;
+      // an edit in between has put a newer map there
+      paint(this.#paper, this.#labels, width, height, colours, { x: 0, y, width, height: Math.min(rows, height - y) });
+      this.draw();
+    }
+  }
+  #ticket = 0;
+  #labels = null;
 
   fit() {
     const { clientWidth: w, clientHeight: h } = this.canvas;
