@@ -1,5 +1,6 @@
 """`ntre studio`: a page for making support masks, and for seeing the network work on one's own photos."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,10 @@ def command(
     found, skipped = find_photos(photos or [])
     for path, reason in skipped:
         note(f"skipped {path}: {reason}")
+
+    if threads is None and (os.cpu_count() or 1) <= 2:
+        # the browser works on the same machine, and the engine's second thread would spin in its way
+        threads = 1
 
     def load() -> Segmenter:
         return Segmenter.load(bundle, engine, precision=precision, threads=threads, trusted=trusted or None)

@@ -130,7 +130,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     for number in range(4):
         scene = render_scene(CLASSES.index("key") + number * len(KINDS), seed=11)
         Image.fromarray(scene.image).save(folder / f"key{number}.png")
-        masks[f"key{number}.png"] = (scene.labels == scene.target + 1).astype(np.uint8)
+        masks[f"key{number}.png"] = mask = (scene.labels == scene.target + 1).astype(np.uint8)
+        mask.setflags(write=False)
     return SimpleNamespace(photos=folder, masks=masks, names=sorted(masks))
 
 

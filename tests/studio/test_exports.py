@@ -67,7 +67,7 @@ def test_the_session_is_a_folder_of_classes(made, scenes) -> None:
         for image_id in dataset.images(class_id):
             file = image_id.rpartition("/")[2] + ".png"
             np.testing.assert_array_equal(dataset.image(image_id), read_image(scenes.photos / file))
-            wanted = scenes.masks[file] if name == "my key" else np.zeros_like(scenes.masks[file])
+            wanted = scenes.masks[file].copy() if name == "my key" else np.zeros_like(scenes.masks[file])
             wanted[-60:, -60:] = name == "corner"
             wanted[:8] = 255
             np.testing.assert_array_equal(dataset.mask(image_id, class_id), wanted)

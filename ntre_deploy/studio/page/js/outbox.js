@@ -27,7 +27,7 @@ export class Outbox {
     const database = await this.database;
     if (database === null) return undefined;
     return new Promise((resolve, reject) => {
-      const transaction = database.transaction(TABLE, mode);
+      const transaction = database.transaction(TABLE, mode, { durability: "relaxed" });
       const request = work(transaction.objectStore(TABLE));
       transaction.oncomplete = () => resolve(request?.result);
       transaction.onerror = transaction.onabort = () => reject(transaction.error);

@@ -58,6 +58,7 @@ export class Predictor extends EventTarget {
     if (!this.#shots) {
       this.thumbs.clear();
       this.scores.clear();
+      this.scored = round;
       this.editor.predicted(this.editor.photo?.id, null);
       this.#tell("scores");
       for (const id of this.store.photos.keys()) this.#tell("prediction", id);
