@@ -99,10 +99,12 @@ def _drive(address: str, box: tuple[int, int, int, int], strokes: int) -> dict[s
             return corner["x"] + left + x * scale, corner["y"] + top + y * scale
 
         def drag(x1: float, y1: float, x2: float, y2: float) -> None:
+            page.evaluate("() => { window.seen = times.first.length; }")
             page.mouse.move(*at(x1, y1))
             page.mouse.down()
             page.mouse.move(*at(x2, y2), steps=4)
             page.mouse.up()
+            page.wait_for_function("times.first.length > window.seen")
             _settle(page)
 
         def taken() -> dict[str, list[float]]:

@@ -26,7 +26,7 @@ def listen(port: int | None) -> socket.socket:
         InputError: the port that was asked for cannot be had.
     """
     for wanted in (USUAL_PORT, 0) if port is None else (port,):
-        # asyncio sends at once (TCP_NODELAY) where the protocol is named; else answers wait 40 ms for an acknowledgement
+        # with the protocol named, asyncio sends at once (TCP_NODELAY); else answers wait 40 ms for an acknowledgement
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
