@@ -1,0 +1,77 @@
+"""`ntre studio`: a page for making support masks, and for seeing the network work on one's own photos."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ntre_deploy.cli.console import note
+from ntre_deploy.cli.segment import origin_warning
+from ntre_deploy.cli.trust import TrustedOption
+from ntre_deploy.errors import EngineError
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER|PHOTO", help="Folders and photos for the strip.", show_default=False),
+    ] = None,
+    session: Annotated[
+        Path, typer.Option("--session", metavar="FOLDER", help="What is marked; it goes on there.")
+    ] = Path("studio"),
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="(8377 or a free one)")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address alone.")] = False,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="onnx, openvino, trt ... (the best)", show_default=False)
+    ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="NAME", help="Such as fp32. (default: the engine's best)")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)")
+    ] = None,
+    trusted: TrustedOption = None,
+) -> None:
+    """Mark objects on your own photos in the browser, and see them found.
+
+    Serves a page on 127.0.0.1 alone: mark an object with a box, clicks, a brush
+    or a polygon, and every other photo shows it; correct what is wrong, and take
+    memories, masks, annotations or the whole session. Needs the extra `studio`.
+
+    Example: ntre studio photos.ntre my_photos/
+    """
+    try:
+        import starlette
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise EngineError(f"ntre studio needs {error.name}: pip install 'ntre_deploy[studio]'") from error
+    del starlette
+    from ntre_deploy.runtime.bundle import Bundle
+    from ntre_deploy.runtime.segmenter import Segmenter
+    from ntre_deploy.studio.photos import find_photos
+    from ntre_deploy.studio.serve import listen, serve
+    from ntre_deploy.studio.session import Session
+    from ntre_deploy.studio.studio import Studio
+
+    # what is wrong with its files is found here; whether it runs is found when it is loaded, and told on the page
+    Bundle.open(bundle, trusted=trusted or None)
+    found, skipped = find_photos(photos or [])
+    for path, reason in skipped:
+        note(f"skipped {path}: {reason}")
+
+    if threads is None and (os.cpu_count() or 1) <= 2:
+        # the browser works on the same machine, and the engine's second thread would spin in its way
+        threads = 1
+
+    def load() -> Segmenter:
+        return Segmenter.load(bundle, engine, precision=precision, threads=threads, trusted=trusted or None)
+
+    kept = Session(session, found)
+    listening = listen(port)
+    left_out = [(path.name, reason) for path, reason in skipped]
+    studio = Studio(bundle.resolve(), load, kept, left_out, origin_warning)
+    serve(studio, listening, kept.token(), browser=not no_browser, tell=note)
