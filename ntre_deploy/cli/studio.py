@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import note
+from ntre_deploy.cli.engines import EngineOption, PrecisionOption, ThreadsOption, one_engine
 from ntre_deploy.cli.segment import origin_warning
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import EngineError
@@ -22,18 +23,15 @@ def command(
         Path, typer.Option("--session", metavar="FOLDER", help="What is marked; it goes on there.")
     ] = Path("studio"),
     port: Annotated[
-        int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="(8377 or a free one)")
+        int | None,
+        typer.Option(
+            "--port", metavar="N", min=1, max=65535, help="Of the address.", show_default="8377 or a free one"
+        ),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address alone.")] = False,
-    engine: Annotated[
-        str, typer.Option("--engine", metavar="NAME", help="onnx, openvino, trt ... (the best)", show_default=False)
-    ] = "auto",
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="Such as fp32. (default: the engine's best)")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads. (default: the engine's)")
-    ] = None,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
     trusted: TrustedOption = None,
 ) -> None:
     """Mark objects on your own photos in the browser, and see them found.
@@ -57,6 +55,7 @@ def command(
     from ntre_deploy.studio.session import Session
     from ntre_deploy.studio.studio import Studio
 
+    name, asked = one_engine(engine, precision)
     # what is wrong with its files is found here; whether it runs is found when it is loaded, and told on the page
     Bundle.open(bundle, trusted=trusted or None)
     found, skipped = find_photos(photos or [])
@@ -68,7 +67,7 @@ def command(
         threads = 1
 
     def load() -> Segmenter:
-        return Segmenter.load(bundle, engine, precision=precision, threads=threads, trusted=trusted or None)
+        return Segmenter.load(bundle, name, precision=asked, threads=threads, trusted=trusted or None)
 
     kept = Session(session, found)
     listening = listen(port)
