@@ -25,7 +25,11 @@ import { InputError } from "./errors.js";
 
 // label 0 is background, and labels are bytes
 export const MAX_CLASSES = 255;
+const MOST_AXES = 16;
 const { fround } = Math;
+
+/** @type {Map<string, Axis>} */
+const axes = new Map();
 
 /**
  * Two neighbours and the share of the second, float32.
@@ -48,6 +52,23 @@ function tap(position, nIn) {
  * @returns {Axis}
  */
 export function backAxis(length, inner, size, features) {
+  const key = [length, inner, size, features].join();
+  const found = axes.get(key) ?? makeAxis(length, inner, size, features);
+  // the last ones: a camera's frames have one size
+  axes.delete(key);
+  axes.set(key, found);
+  if (axes.size > MOST_AXES) axes.delete(axes.keys().next().value ?? key);
+  return found;
+}
+
+/**
+ * @param {number} length
+ * @param {number} inner
+ * @param {number} size
+ * @param {number} features
+ * @returns {Axis}
+ */
+function makeAxis(length, inner, size, features) {
   // NumPy's linspace
   const step = size > 1 ? (features - 1) / (size - 1) : 0;
   /** @param {number} pixel of the input */

@@ -82,7 +82,9 @@ export function resizeLinear(image, width, height) {
         b = row * stride + x.high[i] * channels;
       const s = x.lowShare[i],
         t = x.highShare[i];
-      for (let c = 0; c < 3; c++) made[o++] = (data[a + c] * s + data[b + c] * t) >> 4;
+      made[o++] = (data[a] * s + data[b] * t) >> 4;
+      made[o++] = (data[a + 1] * s + data[b + 1] * t) >> 4;
+      made[o++] = (data[a + 2] * s + data[b + 2] * t) >> 4;
     }
     return made;
   };
@@ -145,23 +147,41 @@ export function resizeAreaFloat(data, channels, taken, inWidth, inHeight, width,
   const whole = inWidth % width === 0 && inHeight % height === 0;
   const x = areaTaps(width, inWidth, whole),
     y = areaTaps(height, inHeight, whole);
-  const line = new Float32Array(width * taken);
   const out = new Float32Array(height * width * taken);
   const area = whole ? fround(1 / fround((inWidth / width) * (inHeight / height))) : 1;
   for (let j = 0; j < height; j++) {
     const target = out.subarray(j * width * taken, (j + 1) * width * taken);
     for (let n = y.starts[j]; n < y.starts[j + 1]; n++) {
-      const row = y.sources[n] * inWidth * channels,
-        share = y.weights[n];
-      line.fill(0);
+      const row = y.sources[n] * inWidth * channels;
+      const share = y.weights[n];
       for (let i = 0; i < width; i++) {
-        for (let m = x.starts[i]; m < x.starts[i + 1]; m++) {
-          const at = row + x.sources[m] * channels,
-            weight = x.weights[m];
-          for (let c = 0; c < taken; c++) line[i * taken + c] += fround(data[at + c] * weight);
+        const from = x.starts[i];
+        const to = x.starts[i + 1];
+        if (taken === 3) {
+          // the usual case, three times as fast without a loop over channels
+          let r = 0;
+          let g = 0;
+          let b = 0;
+          for (let m = from; m < to; m++) {
+            const at = row + x.sources[m] * channels;
+            const weight = x.weights[m];
+            r = fround(r + fround(data[at] * weight));
+            g = fround(g + fround(data[at + 1] * weight));
+            b = fround(b + fround(data[at + 2] * weight));
+          }
+          target[3 * i] += fround(r * share);
+          target[3 * i + 1] += fround(g * share);
+          target[3 * i + 2] += fround(b * share);
+          continue;
+        }
+        for (let c = 0; c < taken; c++) {
+          let sum = 0;
+          for (let m = from; m < to; m++) {
+            sum = fround(sum + fround(data[row + x.sources[m] * channels + c] * x.weights[m]));
+          }
+          target[i * taken + c] += fround(sum * share);
         }
       }
-      for (let i = 0; i < line.length; i++) target[i] += fround(line[i] * share);
     }
     if (whole) for (let i = 0; i < target.length; i++) target[i] *= area;
   }
