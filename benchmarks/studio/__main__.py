@@ -104,7 +104,7 @@ def _drive(address: str, box: tuple[int, int, int, int], strokes: int) -> dict[s
             page.mouse.down()
             page.mouse.move(*at(x2, y2), steps=4)
             page.mouse.up()
-            page.wait_for_function("times.first.length > window.seen")
+            page.wait_for_function("() => times.first.length > window.seen")
             _settle(page)
 
         def taken() -> dict[str, list[float]]:

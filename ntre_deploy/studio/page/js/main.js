@@ -98,11 +98,12 @@ function banner(id, text, kind = "", button) {
 store.addEventListener("connection", () => {
   banner("server", store.online ? "" : "The server does not answer. What you mark is kept in this browser and sent when it is back: start `ntre studio` again with the same bundle and session.", "bad");
   if (store.online) toast("The server is back.");
+  drawEngine();
 });
 function drawEngine() {
-  const { state, reason, error, note } = store.state.engine, chip = $("engine");
+  const { reason, error, note } = store.state.engine, chip = $("engine"), state = store.online ? store.state.engine.state : "away";
   chip.className = `chip ${state}`;
-  const text = { loading: "Loading the bundle", ready: store.state.bundle, failed: "No network" }[state];
+  const text = { loading: "Loading the bundle", ready: store.state.bundle, failed: "No network", away: "No server" }[state];
   chip.replaceChildren(make("span", { class: "dot" }), make("span", { text }));
   chip.title = reason ?? error ?? "";
   const again = make("button", { class: "small plain", text: "Try again", onclick: () => load(true) });
