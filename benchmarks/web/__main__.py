@@ -208,6 +208,7 @@ def _tell(found: dict[str, Any]) -> None:
         "",
         "query ms",
         "of native on 1 thread",
+        "of the least times",
         "pixels to labels ms",
         "ratio",
         "aim",
