@@ -1,10 +1,8 @@
 """The page, used as a person uses it: with mouse, keys and files, in Chromium."""
 
 import io
-import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,126 +14,6 @@ from ntre_deploy.runtime.imagefile import read_image
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.segment.grabcut import cut, read_box
 
-TIMEOUT = 30_000
-
-
-class Person:
-    """Someone in front of the page."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if _bad(message) else None)
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, address: str) -> "Person":
-        self.page.goto(address)
-        self.page.wait_for_selector("#engine.ready")
-        return self
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the photo is on the screen."""
-        canvas = self.page.locator("#canvas")
-        left, top, scale = map(float, canvas.get_attribute("data-place").split())
-        box = canvas.bounding_box()
-        return box["x"] + left + x * scale, box["y"] + top + y * scale
-
-    def drag(self, *points: tuple[float, float]) -> None:
-        mouse = self.page.mouse
-        mouse.move(*self.at(*points[0]))
-        mouse.down()
-        for point in points[1:]:
-            mouse.move(*self.at(*point), steps=4)
-        mouse.up()
-
-    def show(self, name: str) -> None:
-        """Click a photo of the strip."""
-        self.page.click(f'.thumb[aria-label^="{name}"]')
-        self.until("editor.photo?.name === name && editor.ready === editor.photo.id", name)
-
-    def what(self, name: str, *wanted: str) -> str:
-        """Wait until the strip says of a photo what is wanted."""
-        one = ", ".join(f'.thumb[aria-label^="{name}"][data-what="{w}"]' for w in wanted)
-        return str(self.page.wait_for_selector(one).get_attribute("data-what"))
-
-    def until(self, condition: str, name: str = "") -> None:
-        """Wait until something holds for the page's `editor` and `store`."""
-        for _ in range(TIMEOUT // 50):
-            told = "const { editor, store } = await import('/js/main.js'); return Boolean(" + condition + ");"
-            if self.page.evaluate("async (name) => { " + told + " }", name):
-                return
-            time.sleep(0.05)
-        raise AssertionError(condition)
-
-    def labels(self, which: str) -> np.ndarray:
-        """The label map on the stage: `marks`, `prediction` or `shown`."""
-        found = self.page.evaluate(
-            "async (which) => { const { editor } = await import('/js/main.js'); const labels = editor[which];"
-            " return labels && { width: editor.photo.width, height: editor.photo.height, all: [...labels] }; }",
-            which,
-        )
-        return np.array(found["all"], np.uint8).reshape(found["height"], found["width"])
-
-    def waits_for(self, text: str) -> None:
-        self.page.get_by_text(text).first.wait_for()
-
-    def settled(self) -> None:
-        """All marks are with the server."""
-        self.page.evaluate("async () => { const { store } = await import('/js/main.js'); await store.settled(); }")
-
-
-def _bad(message: Any) -> bool:
-    # answers of the server that the page has dealt with are logged by the browser all the same
-    return message.type == "error" and not re.search("status of (4|5)|ERR_CONNECTION|ERR_EMPTY", message.text)
-
-
-@pytest.fixture
-def person(chromium: Any) -> Iterator[Callable[..., Person]]:
-    opened: list[Person] = []
-
-    def come(width: int = 1280, height: int = 800, **options: Any) -> Person:
-        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        context.grant_permissions(["camera", "clipboard-read", "clipboard-write"])
-        opened.append(Person(context.new_page()))
-        return opened[-1]
-
-    yield come
-    for one in opened:
-        one.page.context.close()
-    assert [error for one in opened for error in one.errors] == []
-
-
-# text whose colour is less than 4.5 to 1 from what it stands on (WCAG AA), as far as that is one colour
-CONTRAST = """() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const [r, g, b, a = 1] = parse(getComputedStyle(element).backgroundColor);
-      if (a === 1) return [r, g, b];
-      if (a > 0) return null;
-    }
-    return null;
-  };
-  const poor = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.checkVisibility({ visibilityProperty: true }) || element.closest(":disabled")) continue;
-    const under = ground(element);
-    if (!under) continue;
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(under)].sort((p, q) => q - p);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) poor.push(`${element.className || element.tagName}: ${ratio.toFixed(2)}`);
-  }
-  return poor;
-}"""
-
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
     ys, xs = np.nonzero(mask)
@@ -143,7 +21,7 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @pytest.fixture
-def marked(studio, person, scenes) -> tuple[Any, Person]:
+def marked(studio, person, scenes) -> tuple[Any, Any]:
     """A box was drawn around the object in the first photo, and the others show what is found."""
     server = studio()
     who = person().open(server.address)
@@ -452,60 +330,6 @@ def test_without_the_token_the_page_says_what_to_open(studio, person) -> None:
     who.page.goto("about:blank")
     who.page.goto(f"http://127.0.0.1:{server.port}/#token=wrong")
     who.waits_for("The token is missing or wrong")
-
-
-def test_two_fingers_zoom_and_one_paints(studio, person, scenes) -> None:
-    who = person(390, 844, has_touch=True, is_mobile=True, device_scale_factor=2).open(studio().address)
-    who.show("key0.png")
-    touch = who.page.context.new_cdp_session(who.page)
-
-    def send(kind: str, *points: tuple[float, float]) -> None:
-        found = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(points)]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
-
-    (x, y), before = who.at(160, 120), who.at(10, 10)
-    send("touchStart", (x - 20, y))
-    send("touchStart", (x - 20, y), (x + 20, y))
-    for step in range(1, 6):
-        send("touchMove", (x - 20 - 10 * step, y), (x + 20 + 10 * step, y))
-    send("touchEnd")
-    assert who.page.locator("#canvas").get_attribute("data-place").split()[2] > "1"
-    after = who.at(10, 10)
-    assert after[0] < before[0]
-    who.until("editor.marks === null")  # two fingers have painted nothing
-    who.page.tap("#tool-brush")
-    send("touchStart", (x, y))
-    for step in range(1, 6):
-        send("touchMove", (x + 8 * step, y + 4 * step))
-    send("touchEnd")
-    who.what("key0.png", "shot")
-    assert who.labels("marks").any()
-
-
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1440, 900)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_each_size_has_all_it_needs_in_sight(width: int, height: int, scheme: str, quiet, person) -> None:
-    who = person(width, height, color_scheme=scheme, has_touch=width < 1000).open(quiet.address)
-    who.page.wait_for_selector(".thumb")
-    assert who.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    for part in ("#canvas", "#tools", "#export-open", "#undo", "#add", "#camera-open", "#help-open", ".thumb >> nth=0"):
-        box = who.page.locator(part).bounding_box()
-        assert box is not None, part
-        assert box["x"] >= 0, part
-        assert box["y"] >= 0, part
-        assert box["x"] + box["width"] <= width + 1, part
-        assert box["y"] + box["height"] <= height + 1, part
-    if width < 1000:
-        who.page.click("#side-open")
-        who.page.wait_for_selector("#class-add")
-        who.page.click("#side-close")
-    assert who.page.evaluate(CONTRAST) == []
-    # every button has a name that a screen reader can say
-    bare = who.page.evaluate(
-        "() => [...document.querySelectorAll('button')]"
-        ".filter((b) => !(b.getAttribute('aria-label') || b.textContent.trim())).length"
-    )
-    assert bare == 0
 
 
 def test_the_page_never_blocks_for_long(marked, scenes) -> None:
