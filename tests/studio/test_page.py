@@ -1,10 +1,8 @@
 """The page, used as a person uses it: with mouse, keys and files, in Chromium."""
 
 import io
-import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,98 +13,7 @@ from PIL import Image
 from ntre_deploy.runtime.imagefile import read_image
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.segment.grabcut import cut, read_box
-
-TIMEOUT = 30_000
-
-
-class Person:
-    """Someone in front of the page."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if _bad(message) else None)
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, address: str) -> "Person":
-        self.page.goto(address)
-        self.page.wait_for_selector("#engine.ready")
-        return self
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the photo is on the screen."""
-        canvas = self.page.locator("#canvas")
-        left, top, scale = map(float, canvas.get_attribute("data-place").split())
-        box = canvas.bounding_box()
-        return box["x"] + left + x * scale, box["y"] + top + y * scale
-
-    def drag(self, *points: tuple[float, float]) -> None:
-        mouse = self.page.mouse
-        mouse.move(*self.at(*points[0]))
-        mouse.down()
-        for point in points[1:]:
-            mouse.move(*self.at(*point), steps=4)
-        mouse.up()
-
-    def show(self, name: str) -> None:
-        """Click a photo of the strip."""
-        self.page.click(f'.thumb[aria-label^="{name}"]')
-        self.until("editor.photo?.name === name && editor.ready === editor.photo.id", name)
-
-    def what(self, name: str, *wanted: str) -> str:
-        """Wait until the strip says of a photo what is wanted."""
-        one = ", ".join(f'.thumb[aria-label^="{name}"][data-what="{w}"]' for w in wanted)
-        return str(self.page.wait_for_selector(one).get_attribute("data-what"))
-
-    def until(self, condition: str, name: str = "") -> None:
-        """Wait until something holds for the page's `editor` and `store`."""
-        for _ in range(TIMEOUT // 50):
-            told = "const { editor, store } = await import('/js/main.js'); return Boolean(" + condition + ");"
-            if self.page.evaluate("async (name) => { " + told + " }", name):
-                return
-            time.sleep(0.05)
-        raise AssertionError(condition)
-
-    def labels(self, which: str) -> np.ndarray:
-        """The label map on the stage: `marks`, `prediction` or `shown`."""
-        found = self.page.evaluate(
-            "async (which) => { const { editor } = await import('/js/main.js'); const labels = editor[which];"
-            " return labels && { width: editor.photo.width, height: editor.photo.height, all: [...labels] }; }",
-            which,
-        )
-        return np.array(found["all"], np.uint8).reshape(found["height"], found["width"])
-
-    def waits_for(self, text: str) -> None:
-        self.page.get_by_text(text).first.wait_for()
-
-    def settled(self) -> None:
-        """All marks are with the server."""
-        self.page.evaluate("async () => { const { store } = await import('/js/main.js'); await store.settled(); }")
-
-
-def _bad(message: Any) -> bool:
-    # answers of the server that the page has dealt with are logged by the browser all the same
-    return message.type == "error" and not re.search("status of (4|5)|ERR_CONNECTION|ERR_EMPTY", message.text)
-
-
-@pytest.fixture
-def person(chromium: Any) -> Iterator[Callable[..., Person]]:
-    opened: list[Person] = []
-
-    def come(width: int = 1280, height: int = 800, **options: Any) -> Person:
-        context = chromium.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        context.grant_permissions(["camera", "clipboard-read", "clipboard-write"])
-        opened.append(Person(context.new_page()))
-        return opened[-1]
-
-    yield come
-    for one in opened:
-        one.page.context.close()
-    assert [error for one in opened for error in one.errors] == []
-
+from tests.studio.conftest import Person  # type: ignore[import-not-found]
 
 # text whose colour is less than 4.5 to 1 from what it stands on (WCAG AA), as far as that is one colour
 CONTRAST = """() => {

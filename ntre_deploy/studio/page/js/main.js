@@ -3,17 +3,17 @@
 import { Camera } from "./camera.js";
 import { Classes } from "./classes.js";
 import { Editor } from "./editor.js";
-import { openEngine } from "./engine.js";
 import { Exporting } from "./exporting.js";
-import { Offline, takeToken } from "./http.js";
+import { Offline } from "./http.js";
 import { Intake } from "./intake.js";
 import { anything } from "./labels.js";
 import { Keys } from "./keys.js";
 import { $, drawIcons, icon, loadIcons, make, toast } from "./parts.js";
 import { Predictor } from "./predict.js";
+import { openSite } from "./site.js";
 import { Store } from "./store.js";
 import { Strip } from "./strip.js";
-import { TOOLS, Tools } from "./tools.js";
+import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
 loadIcons().catch(() => {});
@@ -27,7 +27,7 @@ const trouble = (error) => {
   else toast(error.message, "bad");
 };
 
-const engine = openEngine(), store = new Store(), view = new View($("canvas"));
+const store = new Store(), site = await openSite(store), engine = (store.engine = site.open), view = new View($("canvas"));
 const editor = new Editor(store, view), tools = new Tools(editor, view, engine), predictor = new Predictor(store, editor, engine);
 const strip = new Strip(store, editor, predictor, trouble), classes = new Classes(store, editor, predictor);
 const intake = new Intake(store, editor, busy), camera = new Camera(store, editor, engine, intake), exporting = new Exporting(store, engine);
@@ -39,12 +39,12 @@ const mode = (erasing) => {
 const keys = new Keys({ tools, editor, view, strip, classes, intake, camera, exporting, mode });
 
 // tools
-for (const { id, key, name, says } of TOOLS) {
+for (const { id, key, name, says } of tools.all) {
   const button = make("button", { class: "tool", role: "radio", id: `tool-${id}`, "aria-label": name, title: `${says} (${key})`, onclick: () => tools.choose(id) }, icon(id), make("span", { text: name }));
   document.querySelector(".tools-row").append(button);
 }
 const drawTool = () => {
-  for (const { id } of TOOLS) $(`tool-${id}`).setAttribute("aria-checked", String(id === tools.tool));
+  for (const { id } of tools.all) $(`tool-${id}`).setAttribute("aria-checked", String(id === tools.tool));
   $("size-row").hidden = tools.tool !== "brush";
   drawStatus();
 };
@@ -75,7 +75,7 @@ function drawStatus() {
   $("canvas").setAttribute("aria-label", photo ? `${photo.name}: ${marks ? "marked by you" : prediction ? "as the network sees it" : "not marked"}` : "No photo");
   if (!photo) return;
   const found = prediction && anything(prediction), shots = [...store.photos.values()].some((one) => one.mark);
-  const says = TOOLS.find((tool) => tool.id === tools.tool).says;
+  const says = tools.all.find((tool) => tool.id === tools.tool).says;
   $("status-text").textContent = marks ? "Your shot" : found ? "Found by the network" : prediction ? `Nothing found. ${says}` : shots && store.state.engine.state === "ready" ? "Looking" : says;
   $("accept").hidden = Boolean(marks) || !found;
   $("clear").hidden = !marks && !found;
@@ -129,8 +129,8 @@ store.addEventListener("back", () => load());
 
 async function start() {
   drawTool();
-  if (!takeToken()) {
-    banner("token", "This page belongs to a running studio: open the address that `ntre studio` printed, with all that stands behind #.", "bad");
+  if (site.refused) {
+    banner("token", site.refused, "bad");
     return;
   }
   try {
