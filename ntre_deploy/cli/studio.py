@@ -61,6 +61,8 @@ def command(
     if static is not None:
         if photos:
             raise InputError(f"--static takes no photos ({photos[0]}): they are opened in the page.")
+        if name != "auto":
+            raise InputError(f"--static runs on the web runtime: leave --engine {name} out.")
         _write_static(bundle, static, ort, webgpu=webgpu, precision=asked, trusted=trusted)
         return
     try:

@@ -1,4 +1,4 @@
-"""The studio as a folder for any web host: the page, the web runtime, a bundle and onnxruntime-web; no server of its own."""
+"""The studio as a folder for any web host: the page, the web runtime, a bundle and onnxruntime-web."""
 
 import html
 import json
@@ -39,8 +39,8 @@ def write_site(bundle: Bundle, out: Path, ort: OrtFiles, *, precision: str = "fp
         note: what the page is to say of the model.
 
     Raises:
-        InputError: `out` holds something else, or cannot be written; the bundle lacks what the web runtime needs, or was
-            changed.
+        InputError: `out` holds something else or cannot be written, or the bundle was changed or lacks what the web
+            runtime needs.
     """
     check_site(out)
     entries = list(web_entries(bundle, precision))
@@ -73,8 +73,7 @@ def write_site(bundle: Bundle, out: Path, ort: OrtFiles, *, precision: str = "fp
         }
         (folder / SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=1), "utf-8")
         bundled, engine = _bytes(folder / "bundle"), _bytes(folder / "ort")
-        sizes = Sizes(_bytes(folder) - bundled - engine, bundled, engine)
-    return sizes
+        return Sizes(_bytes(folder) - bundled - engine, bundled, engine)
 
 
 def check_site(out: Path) -> None:
