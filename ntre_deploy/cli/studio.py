@@ -76,9 +76,11 @@ def command(
     from ntre_deploy.studio.serve import listen, serve
     from ntre_deploy.studio.session import Session
     from ntre_deploy.studio.studio import Studio
+    from ntre_deploy.studio.webfiles import WebFiles, find_ort
 
     # what is wrong with its files is found here; whether it runs is found when it is loaded, and told on the page
-    Bundle.open(bundle, trusted=trusted or None)
+    opened = Bundle.open(bundle, trusted=trusted or None)
+    web = None if ort is None else WebFiles(opened, find_ort(ort, webgpu=webgpu))
     found, skipped = find_photos(photos or [])
     for path, reason in skipped:
         note(f"skipped {path}: {reason}")
@@ -93,7 +95,7 @@ def command(
     kept = Session(session, found)
     listening = listen(port)
     left_out = [(path.name, reason) for path, reason in skipped]
-    studio = Studio(bundle.resolve(), load, kept, left_out, origin_warning)
+    studio = Studio(bundle.resolve(), load, kept, left_out, origin_warning, web)
     serve(studio, listening, kept.token(), browser=not no_browser, tell=note)
 
 
@@ -108,7 +110,7 @@ def _write_static(
     check_site(out)
     found = find_ort(ort, webgpu=webgpu)
     warning = origin_warning(opened.manifest.model.origin)
+    sizes = write_site(opened, out, found, precision=precision or "fp32", note=warning)
     if warning is not None:
         note(f"warning: {warning}")
-    sizes = write_site(opened, out, found, precision=precision or "fp32", note=warning)
     note(f"wrote {out} ({told(sizes)}); serve it over https, or try it: python -m http.server --directory {out}")

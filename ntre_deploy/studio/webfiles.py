@@ -1,10 +1,13 @@
 """The files with which a page runs a bundle by itself: the web runtime, onnxruntime-web, and the bundle's own."""
 
+import hmac
 import json
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.bundle import SELF_TEST, Bundle
@@ -45,6 +48,44 @@ class OrtFiles:
     def engine(self) -> str:
         """What the web runtime is to take: `auto` where WebGPU may be tried too, else `wasm`."""
         return "auto" if "webgpu" in self.engines else "wasm"
+
+
+class WebFiles:
+    """What a page that is served runs a bundle with, file by file; nothing else of either folder is given away.
+
+    Args:
+        bundle: of it, the manifest, the self-test and the ONNX graphs in fp32.
+
+    Raises:
+        InputError: as `web_names`.
+    """
+
+    def __init__(self, bundle: Bundle, ort: OrtFiles) -> None:
+        self._bundle = bundle
+        self._ort = ort
+        # the page's worker can send no token, so that it stands in the address of the bundle
+        self._key = secrets.token_urlsafe(24)
+        self._names = web_names(bundle, "fp32")
+
+    def settings(self, warn: Callable[[Mapping[str, Any]], str | None]) -> dict[str, Any]:
+        """What the page is told, for JSON; `warn` as of `Studio`."""
+        return {
+            "bundle": f"bundle/{self._key}/",
+            "name": self._bundle.folder.resolve().name,
+            "ort": "ort/",
+            "engine": self._ort.engine,
+            "precision": "fp32",
+            "note": warn(self._bundle.manifest.model.origin),
+        }
+
+    def bundle_file(self, key: str, name: str) -> Path | None:
+        """A file of the bundle, for those who were told the key; None for others."""
+        allowed = hmac.compare_digest(key.encode("utf-8", "replace"), self._key.encode()) and name in self._names
+        return self._bundle.folder / name if allowed else None
+
+    def ort_file(self, name: str) -> Path | None:
+        """A file of onnxruntime-web; None where the page needs none of that name."""
+        return self._ort.folder / name if name in self._ort.names else None
 
 
 def find_ort(folder: Path | None, *, webgpu: bool) -> OrtFiles:

@@ -10,7 +10,7 @@ import { anything } from "./labels.js";
 import { Keys } from "./keys.js";
 import { $, drawIcons, icon, loadIcons, make, toast } from "./parts.js";
 import { Predictor } from "./predict.js";
-import { openSite } from "./site.js";
+import { openSite, switchEngine } from "./site.js";
 import { Store } from "./store.js";
 import { Strip } from "./strip.js";
 import { Tools } from "./tools.js";
@@ -114,6 +114,18 @@ function drawEngine() {
 }
 store.addEventListener("engine", drawEngine);
 
+/** In the help sheet: which engine, where there are two, and what this browser keeps, where there is no server. */
+function drawSite() {
+  if (site.local) {
+    const forget = make("button", { class: "small plain", text: "Forget everything", onclick: () => confirm("Remove all photos and marks from this browser? This cannot be undone.") && store.forget().then(() => location.reload()).catch(trouble) });
+    $("help-body").append(make("p", { text: "There is no server: the network runs in this page, and photos and marks are kept by this browser alone. Box and clicks need `ntre studio` on a computer; here brush and polygon mark." }), make("div", { class: "row" }, forget));
+    if (!store.state.lasting) banner("lasting", "This browser keeps nothing for this page (a private window?): export before you close it.");
+  } else if (store.state.web || site.engine === "web") {
+    const choice = make("select", { id: "engine-choice", onchange: (event) => switchEngine(event.target.value) }, make("option", { value: "native", text: "native, on the server", selected: site.engine === "native" }), make("option", { value: "web", text: "the web runtime, in this page", selected: site.engine === "web" }));
+    $("help-body").prepend(make("label", { class: "check" }, "Engine", choice));
+  }
+}
+
 /** Wait for the bundle, or load it again. */
 async function load(again = false) {
   try {
@@ -136,6 +148,7 @@ async function start() {
   try {
     const { skipped } = await store.open();
     drawEngine();
+    drawSite();
     classes.draw();
     if (skipped.length) toast(`${skipped.length} file${skipped.length === 1 ? " was" : "s were"} left out. ${skipped[0].name}: ${skipped[0].reason}`);
     await load();

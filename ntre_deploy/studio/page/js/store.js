@@ -144,6 +144,12 @@ export class Store extends EventTarget {
   /** @param {Photo} photo */
   async thumb(photo) { return (await ask("GET", `photos/${photo.id}/thumb`)).blob(); }
 
+  /** Remove everything; of a session in this browser. */
+  async forget() {
+    await this.settled();
+    await ask("DELETE", "state");
+  }
+
   /** Take what the server has, such as after another page has changed it. */
   async refresh() { this.#take(await (await ask("GET", "state")).json()); }
 

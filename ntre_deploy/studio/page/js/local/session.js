@@ -3,12 +3,14 @@
 import { Refused } from "../http.js";
 import { presentNumbers } from "../labels.js";
 import { IGNORE } from "../store.js";
-import { plainName } from "./names.js";
+import { parted, plainName } from "./names.js";
 import { MAX_SIDE, MEGAPIXELS, THUMB, WORKING, decoded, scaled, sizeOf, workingSize } from "./pictures.js";
 import { Vault } from "./vault.js";
 
 const TABLES = ["classes", "photos", "files", "pictures", "marks"];
 const MOST_PHOTOS = 2000;
+// what Python reads too (runtime/imagefile.py); which of them a browser shows is its own
+const SUFFIXES = [".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".hif", ".avif"];
 
 const json = (content) => new Response(JSON.stringify(content));
 
@@ -118,15 +120,15 @@ export class LocalSession {
   }
 
   async #add(given, blob) {
-    const name = given ?? "photo", dot = name.lastIndexOf("."), [stem, suffix] = dot > 0 ? [name.slice(0, dot), name.slice(dot).toLowerCase()] : [name, ""];
-    const shown = `${plainName(stem)}${/^\.[a-z]{3,5}$/.test(suffix) ? suffix : ".png"}`;
+    const name = given ?? "", [stem, ending] = parted(name), suffix = ending.toLowerCase(), shown = `${plainName(stem)}${suffix}`;
+    if (!SUFFIXES.includes(suffix)) throw new Refused(`${name.slice(0, 80)} is no photo; ${SUFFIXES.join(", ")} are.`, 400);
     if (this.photos.size >= MOST_PHOTOS) throw new Refused(`There are ${MOST_PHOTOS} photos already; a session takes no more.`, 400);
     let width, height;
     try {
       [width, height] = await sizeOf(blob);
     } catch {
-      const known = /\.(tiff?|heic|heif|hif)$/.test(suffix);
-      throw new Refused(known ? `${shown} is of a kind that this browser does not show; save it as JPEG or PNG.` : `${shown} is no photo that this browser can read.`, 400);
+      const common = [".jpg", ".jpeg", ".png", ".webp", ".bmp"].includes(suffix);
+      throw new Refused(common ? `${shown} is not an image that can be read.` : `${shown} is of a kind that this browser does not show; save it as JPEG or PNG.`, 400);
     }
     if (width * height > MEGAPIXELS * 1e6) throw new Refused(`${shown} has ${width} x ${height} pixels (${Math.round((width * height) / 1e6)} megapixels); the studio takes up to ${MEGAPIXELS}: scale it down.`, 400);
     if (!width || !height || Math.max(width, height) > MAX_SIDE) throw new Refused(`${shown} has ${width} x ${height} pixels; a side is 1 to ${MAX_SIDE}.`, 400);
