@@ -22,6 +22,7 @@ export async function openSite(store) {
     return { local: false, engine: web ? "web" : "native", open: web ? new WebEngine(store, () => store.state.web ?? null, server) : server, refused };
   }
   let settings = null, refused = "";
+  await isolate().catch(() => {});
   try {
     const answer = await fetch("studio.json", { cache: "no-cache" });
     if (!answer.ok) throw new Error(`the server says ${answer.status}`);
@@ -32,6 +33,21 @@ export async function openSite(store) {
     refused = `The studio cannot begin (${error.message}): serve the folder that \`ntre studio --static\` wrote whole, over https or on localhost.`;
   }
   return { local: true, engine: "web", open: new WebEngine(store, () => settings, null), refused };
+}
+
+const TRIED = "ntre-isolation", PATIENCE = 3000;
+
+/** Have a service worker isolate the page where its host does not, and load it once more; browsers without one go on. */
+async function isolate() {
+  const { serviceWorker } = navigator;
+  if (crossOriginIsolated || !serviceWorker || sessionStorage.getItem(TRIED)) return;
+  sessionStorage.setItem(TRIED, "1");
+  const controlled = new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
+  await serviceWorker.register("isolate.js");
+  if (!serviceWorker.controller) await Promise.race([controlled, new Promise((resolve) => setTimeout(resolve, PATIENCE))]);
+  if (!serviceWorker.controller) return;
+  location.reload();
+  await new Promise(() => {});
 }
 
 /** Open this page again with the other engine; the session stays. @param {"native" | "web"} engine */
