@@ -6,7 +6,7 @@ BIN := $(abspath $(VENV))/bin
 VISION := $(VENV)-torchvision
 # apart as well: OpenVINO and NNCF bring much that most tests are better without
 OPENVINO := $(VENV)-openvino
-SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
+SOURCES := $(shell find ntre_deploy export kernels runtimes/web/src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
 .PHONY: demo test test-torchvision test-openvino web dist lint format clean
 

@@ -31,6 +31,7 @@ from ntre_deploy.studio.photos import THUMB, WORKING
 from ntre_deploy.studio.session import Plan
 from ntre_deploy.studio.studio import Studio
 from ntre_deploy.studio.texts import script
+from ntre_deploy.studio.webfiles import runtime_folder
 from ntre_deploy.studio.worker import OutdatedError
 
 # what Windows has on record for .js may be no script, which a browser refuses then
@@ -42,6 +43,8 @@ Done = TypeVar("Done")
 PAGE = Path(__file__).parent / "page"
 # bytes of a request: JSON, a photo's file, a label map or a camera's frame
 _JSON, _PHOTO, _LABELS = 256_000, 100_000_000, WORKING * WORKING
+# of what the web runtime loads
+_WEB_TYPES = {".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
 _FRAME_SIDE, _POINTS = 1920, 200
 # what goes first in the engine's queue: what a person waits for, then the strip, then figures
 _NOW, _SOON, _LATER = 0, 1, 2
@@ -71,6 +74,9 @@ class Api:
             Route("/api/frame", self.frame, methods=["POST"]),
             Route("/api/export", self.export, methods=["POST"]),
             Route("/api/script", self.script),
+            Route("/bundle/{key}/{name}", self.bundle_file),
+            Route("/ort/{name}", self.ort_file),
+            Mount("/web", StaticFiles(directory=runtime_folder(), follow_symlink=False)),
             Mount("/", StaticFiles(directory=PAGE, html=True, follow_symlink=False)),
         ]
         # those of starlette are called with any exception
@@ -197,6 +203,16 @@ class Api:
         plan = self._plan(request)
         return PlainTextResponse(script(plan, self._studio.bundle, pair_names(session, plan)))
 
+    async def bundle_file(self, request: Request) -> Response:
+        """A file of the bundle, for the web runtime."""
+        web = self._studio.web
+        return _file(None if web is None else web.bundle_file(request.path_params["key"], request.path_params["name"]))
+
+    async def ort_file(self, request: Request) -> Response:
+        """A file of onnxruntime-web."""
+        web = self._studio.web
+        return _file(None if web is None else web.ort_file(request.path_params["name"]))
+
     def _export(self, kind: str, folder: Path, name: str, *, predicted: bool) -> Path:
         studio = self._studio
         out = folder / name
@@ -268,6 +284,12 @@ async def _json(request: Request) -> Any:
         return json.loads(content, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise InputError("The request is no JSON.") from error
+
+
+def _file(path: Path | None) -> Response:
+    if path is None or not path.is_file():
+        return JSONResponse({"error": "There is no such file."}, 404)
+    return FileResponse(path, media_type=_WEB_TYPES.get(path.suffix, "application/octet-stream"))
 
 
 def _number(text: str, most: int) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from ntre_deploy.studio import policy
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,31 +18,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 API = "/api/"
 TOKEN_HEADER = "x-studio-token"
 
-# nothing from elsewhere is loaded, and no text of a file or class can become a script; `blob:` are photos in the page's
-# own memory, and the web runtime compiles WebAssembly
-_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'wasm-unsafe-eval'",
-        "img-src 'self' blob:",
-        "media-src 'self' blob:",
-        "worker-src 'self'",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
-HEADERS = {
-    "content-security-policy": _POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-embedder-policy": "require-corp",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    "cache-control": "no-store",
-}
+HEADERS = policy.HEADERS | {"cache-control": "no-store"}
 
 
 class Guard:

@@ -9,6 +9,7 @@ from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.studio.network import Network
 from ntre_deploy.studio.photos import Pictures
 from ntre_deploy.studio.session import Session
+from ntre_deploy.studio.webfiles import WebFiles
 from ntre_deploy.studio.worker import Worker
 
 
@@ -20,6 +21,7 @@ class Studio:
         load: opens it.
         skipped: names of files that were left out, with the reason.
         warn: tells what is to be said of a model of that origin, or None.
+        web: what the page needs to run the bundle by itself; None where that was not asked for.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Studio:
         session: Session,
         skipped: Sequence[tuple[str, str]] = (),
         warn: Callable[[Mapping[str, Any]], str | None] = lambda origin: None,
+        web: WebFiles | None = None,
     ) -> None:
         self.bundle = bundle
         self.session = session
@@ -37,6 +40,7 @@ class Studio:
         self.worker = Worker("engine")
         # GrabCut needs no engine, and a person waits for it
         self.hand = Worker("grabcut")
+        self.web = web
         self._skipped = list(skipped)
         self._warn = warn
         self._engine: dict[str, Any] = {"state": "loading"}
@@ -72,4 +76,6 @@ class Studio:
     def content(self) -> dict[str, Any]:
         """All that the page begins with, for JSON."""
         skipped = [{"name": name, "reason": reason} for name, reason in self._skipped]
-        return self.session.content() | {"bundle": self.bundle.name, "engine": self._engine, "skipped": skipped}
+        web = None if self.web is None else self.web.settings(self._warn)
+        more = {"bundle": self.bundle.name, "engine": self._engine, "skipped": skipped, "web": web}
+        return self.session.content() | more

@@ -26,6 +26,10 @@ pytest.importorskip("uvicorn", reason="the extra `studio` is not installed")
 
 SCRIPT = Path(sys.executable).parent / "ntre"
 PATIENCE = 60
+# milliseconds, of the page
+TIMEOUT = 30_000
+# what the page is made of, from inside of it; it may lie below a path
+_PARTS = "const { editor, store } = await import(new URL('js/main.js', document.baseURI));"
 
 
 @dataclass
@@ -243,7 +247,7 @@ class Person:
     def until(self, condition: str, name: str = "") -> None:
         """Wait until something holds for the page's `editor` and `store`."""
         for _ in range(TIMEOUT // 50):
-            told = "const { editor, store } = await import('/js/main.js'); return Boolean(" + condition + ");"
+            told = f"{_PARTS} return Boolean({condition});"
             if self.page.evaluate("async (name) => { " + told + " }", name):
                 return
             time.sleep(0.05)
@@ -252,7 +256,7 @@ class Person:
     def labels(self, which: str) -> np.ndarray:
         """The label map on the stage: `marks`, `prediction` or `shown`."""
         found = self.page.evaluate(
-            "async (which) => { const { editor } = await import('/js/main.js'); const labels = editor[which];"
+            f"async (which) => {{ {_PARTS} const labels = editor[which];"
             " return labels && { width: editor.photo.width, height: editor.photo.height, all: [...labels] }; }",
             which,
         )
@@ -263,7 +267,7 @@ class Person:
 
     def settled(self) -> None:
         """All marks are with the server."""
-        self.page.evaluate("async () => { const { store } = await import('/js/main.js'); await store.settled(); }")
+        self.page.evaluate(f"async () => {{ {_PARTS} await store.settled(); }}")
 
 
 def _bad(message: Any) -> bool:

@@ -74,6 +74,42 @@ def test_the_worker_and_the_page_give_the_same_and_tell_what_they_are(run: Run) 
     assert worker["unknown"] == ["InputError", "There is no class 'c'; there is a, b."]
 
 
+def test_shots_that_were_encoded_alone_join_to_the_same_memories(run: Run) -> None:
+    code = (
+        _LOAD
+        + """
+      const other = { width: 96, height: 64, data: image.data.map((v, i) => v ^ (i % 61)) };
+      const shots = [{ image, mask }, { image: other, mask }];
+      const own = await Segmenter.load("/tiny/", { ort, engine: "wasm" });
+      const plain = (all) => all.map(({ name, prototype, keys, calibration, shotScores }) =>
+        [name, [...prototype], keys.map(({ count }) => count), calibration, shotScores]);
+      const found = [];
+      for (const one of [segmenter, own]) {
+        const encoded = [];
+        for (const shot of shots) encoded.push(await one.encodeShot(shot, "a"));
+        const classes = [["a", encoded], ["b", encoded.slice(1)]];
+        found.push(plain(await one.joinShots(classes)));
+        found.push(plain(await one.joinShots([["a", encoded]], { leaveOneOut: false })));
+      }
+      found.push(plain(await segmenter.encodeSupports([["a", shots], ["b", shots.slice(1)]])));
+      const wrong = [
+        await outcome(() => segmenter.joinShots([["a", []]])),
+        await outcome(() => segmenter.joinShots([["a", [{ name: "a" }]]])),
+      ];
+      return [found, wrong];
+    """
+    )
+    found, wrong = run(code)
+    assert found[0] == found[2] == found[4]
+    assert found[1] == found[3]
+    assert found[1][0][1:3] == found[0][0][1:3]
+    assert (len(found[0][0][4]), found[1][0][4]) == (2, None)
+    assert wrong == [
+        ["InputError", "No support was given for 'a'; one image and mask at least."],
+        ["InputError", "A shot is expected that `encodeShot` of this segmenter gave."],
+    ]
+
+
 def test_everything_that_shows_an_image_is_taken(run: Run, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")

@@ -23,6 +23,8 @@ import { Result } from "./result.js";
  * @property {{ url: string, options: EngineOptions }} load
  * @property {{ classes: [string, Shot[]][], options: EncodeAllOptions }} encode
  * @property {{ image: ImageSource, references: MemoryReference[], options: { scores?: boolean } }} segment
+ * @property {{ shot: Shot, name: string, options: { allowUnseen?: boolean } }} shot
+ * @property {{ classes: [string, string[]][], options: { leaveOneOut?: boolean, calibrate?: boolean } }} join
  * @property {{ id: string }} forget
  * @property {{}} close
  */
@@ -37,6 +39,8 @@ import { Result } from "./result.js";
  * @property {number} inputSize
  */
 
+/** @typedef {{ readonly name: string }} EncodedShot what `encodeShot` gave; its arrays are with the worker */
+
 /** @typedef {{ resolve: (value: any) => void, reject: (error: Error) => void }} Waiting */
 
 /** Few-shot segmentation in a Web Worker of its own. */
@@ -49,7 +53,7 @@ export class WorkerSegmenter {
   #sent = 0;
   /** @type {Error | null} */
   #over = null;
-  /** @type {WeakMap<SupportMemory, string>} */
+  /** @type {WeakMap<SupportMemory | EncodedShot, string>} */
   #ids = new WeakMap();
   /** @type {FinalizationRegistry<string>} */
   #gone;
@@ -143,19 +147,48 @@ export class WorkerSegmenter {
       /** @type {Shot[]} */
       const own = [];
       for (const [number, shot] of (Array.isArray(shots) ? shots : []).entries()) {
-        const what = `Support ${number + 1} of '${name}'`;
-        const { image, mask } = shot ?? {};
-        // arrays are copied on the way
-        const isArray = mask instanceof Uint8Array || mask instanceof Uint8ClampedArray;
-        own.push({
-          image: await packed(image, `${what}: the image`, transfer),
-          mask: isArray ? mask : await packed(mask, `${what}: the mask`, transfer),
-        });
+        own.push(await packedShot(shot, `Support ${number + 1} of '${name}'`, transfer));
       }
       sent.push([name, own]);
     }
     /** @type {Required<MemoryReference>[]} */
     const found = await this.#call("encode", { classes: sent, options }, transfer);
+    return found.map(({ id, fields }) => this.#known(new SupportMemory(fields), id));
+  }
+
+  /**
+   * Encode one annotated image; see `Segmenter.encodeShot`.
+   * @param {Shot} shot
+   * @param {string} [name]
+   * @param {{ allowUnseen?: boolean }} [options]
+   * @returns {Promise<EncodedShot>}
+   */
+  async encodeShot(shot, name = "support", options = {}) {
+    /** @type {Transferable[]} */
+    const transfer = [];
+    const sent = await packedShot(shot, `Support 1 of '${name}'`, transfer);
+    const id = await this.#call("shot", { shot: sent, name, options }, transfer);
+    return this.#known(Object.freeze({ name }), id);
+  }
+
+  /**
+   * The memories of classes from what `encodeShot` gave; see `Segmenter.joinShots`.
+   * @param {Map<string, EncodedShot[]> | [string, EncodedShot[]][]} classes
+   * @param {{ leaveOneOut?: boolean, calibrate?: boolean }} [options]
+   * @returns {Promise<SupportMemory[]>}
+   */
+  async joinShots(classes, options = {}) {
+    /** @type {[string, string[]][]} */
+    const sent = [...classes].map(([name, shots]) => [
+      name,
+      shots.map((shot) => {
+        const id = this.#ids.get(shot);
+        if (id === undefined) throw new InputError("A shot is expected that `encodeShot` of this segmenter gave.");
+        return id;
+      }),
+    ]);
+    /** @type {Required<MemoryReference>[]} */
+    const found = await this.#call("join", { classes: sent, options });
     return found.map(({ id, fields }) => this.#known(new SupportMemory(fields), id));
   }
 
@@ -196,13 +229,14 @@ export class WorkerSegmenter {
   }
 
   /**
-   * @param {SupportMemory} memory
+   * @template {SupportMemory | EncodedShot} T
+   * @param {T} kept
    * @param {string} id under which the worker keeps it
    */
-  #known(memory, id) {
-    this.#ids.set(memory, id);
-    this.#gone.register(memory, id);
-    return memory;
+  #known(kept, id) {
+    this.#ids.set(kept, id);
+    this.#gone.register(kept, id);
+    return kept;
   }
 
   /**
@@ -240,6 +274,22 @@ export class WorkerSegmenter {
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
   }
+}
+
+/**
+ * @param {Shot} shot
+ * @param {string} what
+ * @param {Transferable[]} transfer gets what moves
+ * @returns {Promise<Shot>}
+ */
+async function packedShot(shot, what, transfer) {
+  const { image, mask } = shot ?? {};
+  // arrays are copied on the way
+  const isArray = mask instanceof Uint8Array || mask instanceof Uint8ClampedArray;
+  return {
+    image: await packed(image, `${what}: the image`, transfer),
+    mask: isArray ? mask : await packed(mask, `${what}: the mask`, transfer),
+  };
 }
 
 /**

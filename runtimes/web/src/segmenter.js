@@ -192,11 +192,39 @@ export class Segmenter {
    * @param {EncodeAllOptions} [options]
    * @returns {Promise<SupportMemory[]>}
    */
-  async encodeSupports(classes, { allowUnseen = false, leaveOneOut = true, calibrate = true } = {}) {
-    const names = [...classes].map(([name]) => name);
-    /** @type {EncodedShot[][]} */
+  async encodeSupports(classes, { allowUnseen = false, ...options } = {}) {
+    /** @type {[string, EncodedShot[]][]} */
     const encoded = [];
-    for (const [name, shots] of classes) encoded.push(await this.#encodeShots(shots, name, allowUnseen));
+    for (const [name, shots] of classes) encoded.push([name, await this.#encodeShots(shots, name, allowUnseen)]);
+    return this.joinShots(encoded, options);
+  }
+
+  /**
+   * Encode one annotated image, for `joinShots`: a shot that stays the same needs no encoding again when others come.
+   * @param {Shot} shot
+   * @param {string} [name] of the class, for messages
+   * @param {{ allowUnseen?: boolean }} [options]
+   * @returns {Promise<EncodedShot>}
+   * @throws {InputError} as `encodeSupport`
+   * @throws {EngineError} the engine failed
+   */
+  async encodeShot(shot, name = "support", { allowUnseen = false } = {}) {
+    return (await this.#encodeShots([shot], name, allowUnseen))[0];
+  }
+
+  /**
+   * The memories of classes from what `encodeShot` gave.
+   * @param {Map<string, EncodedShot[]> | [string, EncodedShot[]][]} classes
+   * @param {{ leaveOneOut?: boolean, calibrate?: boolean }} [options] as of `encodeSupports`
+   * @returns {Promise<SupportMemory[]>}
+   * @throws {InputError} a class without shots
+   * @throws {EngineError} the engine failed
+   */
+  async joinShots(classes, { leaveOneOut = true, calibrate = true } = {}) {
+    const names = [...classes].map(([name]) => name);
+    const encoded = [...classes].map(([, shots]) => shots);
+    const bare = encoded.findIndex((shots) => !shots.length);
+    if (bare >= 0) throw new InputError(`No support was given for '${names[bare]}'; one image and mask at least.`);
     const memories = encoded.map((shots, n) => join(names[n], shots, this.model));
     /** @type {number[][]} */
     const scores = memories.map(() => []);

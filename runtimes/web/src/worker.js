@@ -13,6 +13,8 @@ let opened = null;
 // memories stay here, so that each travels once
 /** @type {Map<string, SupportMemory>} */
 const memories = new Map();
+/** @type {Map<string, import("./segmenter.js").EncodedShot>} */
+const shots = new Map();
 let made = 0;
 
 /** @param {SupportMemory} memory */
@@ -46,6 +48,19 @@ const calls = {
   async encode({ classes, options }) {
     return (await segmenter().encodeSupports(classes, options)).map(keep);
   },
+  async shot({ shot, name, options }) {
+    const id = `w${made++}`;
+    shots.set(id, await segmenter().encodeShot(shot, name, options));
+    return id;
+  },
+  async join({ classes, options }) {
+    /** @type {[string, import("./segmenter.js").EncodedShot[]][]} */
+    const encoded = classes.map(([name, ids]) => [
+      name,
+      ids.map((id) => /** @type {import("./segmenter.js").EncodedShot} */ (shots.get(id))),
+    ]);
+    return (await segmenter().joinShots(encoded, options)).map(keep);
+  },
   async segment({ image, references, options }) {
     const result = await segmenter().segment(image, references.map(recall), options);
     const { labels, names, logits, box } = result;
@@ -53,6 +68,7 @@ const calls = {
   },
   forget({ id }) {
     memories.delete(id);
+    shots.delete(id);
   },
   async close() {
     await opened?.close();

@@ -1,5 +1,5 @@
 // What the page asks of an engine. The rest of the page knows this interface alone: the engine behind the server
-// (engine-server.js) is one, the web runtime in the page can be another.
+// (engine-server.js) is one, the web runtime in the page (engine-web.js) is the other; site.js chooses.
 
 /**
  * @typedef {{width: number, height: number, labels: Uint8Array, ms: number}} Labels
@@ -13,6 +13,7 @@
  *
  * @typedef {object} Engine
  * @property {boolean} cuts  whether it has `grabcut`; without it, brush and polygon are left
+ * @property {EngineState} [state]  of an engine that the server knows nothing of
  * @property {() => Promise<EngineState>} load  load or try again
  * @property {(store: import("./store.js").Store) => Promise<Memories>} encode
  *   encode all shots of all classes; resolves when they can be used
@@ -26,9 +27,4 @@
  * @typedef {{state: "loading" | "ready" | "failed", reason?: string, error?: string, note?: string}} EngineState
  */
 
-import { ServerEngine } from "./engine-server.js";
-
-/** @returns {Engine} */
-export function openEngine() {
-  return new ServerEngine();
-}
+export {};

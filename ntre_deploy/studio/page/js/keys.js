@@ -1,11 +1,10 @@
 // Keys, and the sheet that tells them.
 
 import { $, make, sheet } from "./parts.js";
-import { TOOLS } from "./tools.js";
 
 const MAC = navigator.platform.startsWith("Mac"), CTRL = MAC ? "\u2318" : "Ctrl";
-const GROUPS = [
-  ["Tools", [...TOOLS.map((tool) => [[tool.key], `${tool.name}: ${tool.says[0].toLowerCase()}${tool.says.slice(1)}`]), [["X"], "Add or erase"], [["["], ["]"], "Size of the brush"]]],
+const groups = (tools) => [
+  ["Tools", [...tools.map((tool) => [[tool.key], `${tool.name}: ${tool.says[0].toLowerCase()}${tool.says.slice(1)}`]), [["X"], "Add or erase"], [["["], ["]"], "Size of the brush"]]],
   ["Marks", [[["Enter"], "Take the prediction as a shot; close a polygon"], [["Esc"], "Give up what is not finished"], [["Delete"], "Start the photo empty"], [[`${CTRL} Z`], "Undo"], [[`${CTRL} Shift Z`], "Redo"], [["1"], ["9"], "Class 1 to 9"], [["Alt 0"], "Ignore"], [["N"], "New class"]]],
   ["View", [[["+"], ["-"], "Zoom; or the wheel, or two fingers"], [["0"], "Fit the photo"], [["Space"], "Hold to move the photo"], [["\u2190"], ["\u2192"], "Photo before, photo after"]]],
   ["Photos", [[["O"], "Add photos"], [[`${CTRL} V`], "Paste a picture"], [["C"], "Camera"], [["E"], "Export"], [["?"], "This sheet"]]],
@@ -16,7 +15,7 @@ export class Keys {
   constructor(parts) {
     Object.assign(this, parts);
     this.help = sheet("help");
-    const blocks = GROUPS.map(([title, rows]) => make("section", {}, make("h3", { text: title }), make("dl", {}, ...rows.flatMap((row) => {
+    const blocks = groups(this.tools.all).map(([title, rows]) => make("section", {}, make("h3", { text: title }), make("dl", {}, ...rows.flatMap((row) => {
       const keys = row.slice(0, -1).map(([key]) => make("kbd", { text: key }));
       return [make("dt", {}, ...keys.flatMap((key, n) => (n ? [" ", key] : [key]))), make("dd", { text: row.at(-1) })];
     }))));
@@ -44,7 +43,7 @@ export class Keys {
       if (event.code === "Digit0") act(() => classes.choose(255));
       return;
     }
-    const tool = TOOLS.find((one) => one.key.toLowerCase() === key);
+    const tool = tools.all.find((one) => one.key.toLowerCase() === key);
     if (tool) return void act(() => tools.choose(tool.id));
     if (/^[1-9]$/.test(key)) return void act(() => classes.nth(Number(key) - 1));
     const does = {

@@ -3,17 +3,17 @@
 import { Camera } from "./camera.js";
 import { Classes } from "./classes.js";
 import { Editor } from "./editor.js";
-import { openEngine } from "./engine.js";
 import { Exporting } from "./exporting.js";
-import { Offline, takeToken } from "./http.js";
+import { Offline } from "./http.js";
 import { Intake } from "./intake.js";
 import { anything } from "./labels.js";
 import { Keys } from "./keys.js";
 import { $, drawIcons, icon, loadIcons, make, toast } from "./parts.js";
 import { Predictor } from "./predict.js";
+import { openSite, switchEngine } from "./site.js";
 import { Store } from "./store.js";
 import { Strip } from "./strip.js";
-import { TOOLS, Tools } from "./tools.js";
+import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
 loadIcons().catch(() => {});
@@ -27,7 +27,7 @@ const trouble = (error) => {
   else toast(error.message, "bad");
 };
 
-const engine = openEngine(), store = new Store(), view = new View($("canvas"));
+const store = new Store(), site = await openSite(store), engine = (store.engine = site.open), view = new View($("canvas"));
 const editor = new Editor(store, view), tools = new Tools(editor, view, engine), predictor = new Predictor(store, editor, engine);
 const strip = new Strip(store, editor, predictor, trouble), classes = new Classes(store, editor, predictor);
 const intake = new Intake(store, editor, busy), camera = new Camera(store, editor, engine, intake), exporting = new Exporting(store, engine);
@@ -39,12 +39,12 @@ const mode = (erasing) => {
 const keys = new Keys({ tools, editor, view, strip, classes, intake, camera, exporting, mode });
 
 // tools
-for (const { id, key, name, says } of TOOLS) {
+for (const { id, key, name, says } of tools.all) {
   const button = make("button", { class: "tool", role: "radio", id: `tool-${id}`, "aria-label": name, title: `${says} (${key})`, onclick: () => tools.choose(id) }, icon(id), make("span", { text: name }));
   document.querySelector(".tools-row").append(button);
 }
 const drawTool = () => {
-  for (const { id } of TOOLS) $(`tool-${id}`).setAttribute("aria-checked", String(id === tools.tool));
+  for (const { id } of tools.all) $(`tool-${id}`).setAttribute("aria-checked", String(id === tools.tool));
   $("size-row").hidden = tools.tool !== "brush";
   drawStatus();
 };
@@ -75,7 +75,7 @@ function drawStatus() {
   $("canvas").setAttribute("aria-label", photo ? `${photo.name}: ${marks ? "marked by you" : prediction ? "as the network sees it" : "not marked"}` : "No photo");
   if (!photo) return;
   const found = prediction && anything(prediction), shots = [...store.photos.values()].some((one) => one.mark);
-  const says = TOOLS.find((tool) => tool.id === tools.tool).says;
+  const says = tools.all.find((tool) => tool.id === tools.tool).says;
   $("status-text").textContent = marks ? "Your shot" : found ? "Found by the network" : prediction ? `Nothing found. ${says}` : shots && store.state.engine.state === "ready" ? "Looking" : says;
   $("accept").hidden = Boolean(marks) || !found;
   $("clear").hidden = !marks && !found;
@@ -114,6 +114,18 @@ function drawEngine() {
 }
 store.addEventListener("engine", drawEngine);
 
+/** In the help sheet: which engine, where there are two, and what this browser keeps, where there is no server. */
+function drawSite() {
+  if (site.local) {
+    const forget = make("button", { class: "small plain", text: "Forget everything", onclick: () => confirm("Remove all photos and marks from this browser? This cannot be undone.") && store.forget().then(() => location.reload()).catch(trouble) });
+    $("help-body").append(make("p", { text: "There is no server: the network runs in this page, and photos and marks are kept by this browser alone. Box and clicks need `ntre studio` on a computer; here brush and polygon mark." }), make("div", { class: "row" }, forget));
+    if (!store.state.lasting) banner("lasting", "This browser keeps nothing for this page (a private window?): export before you close it.");
+  } else if (store.state.web || site.engine === "web") {
+    const choice = make("select", { id: "engine-choice", onchange: (event) => switchEngine(event.target.value) }, make("option", { value: "native", text: "native, on the server", selected: site.engine === "native" }), make("option", { value: "web", text: "the web runtime, in this page", selected: site.engine === "web" }));
+    $("help-body").prepend(make("label", { class: "check" }, "Engine", choice));
+  }
+}
+
 /** Wait for the bundle, or load it again. */
 async function load(again = false) {
   try {
@@ -129,13 +141,14 @@ store.addEventListener("back", () => load());
 
 async function start() {
   drawTool();
-  if (!takeToken()) {
-    banner("token", "This page belongs to a running studio: open the address that `ntre studio` printed, with all that stands behind #.", "bad");
+  if (site.refused) {
+    banner("token", site.refused, "bad");
     return;
   }
   try {
     const { skipped } = await store.open();
     drawEngine();
+    drawSite();
     classes.draw();
     if (skipped.length) toast(`${skipped.length} file${skipped.length === 1 ? " was" : "s were"} left out. ${skipped[0].name}: ${skipped[0].reason}`);
     await load();

@@ -18,6 +18,7 @@ export class Store extends EventTarget {
   /** @type {StudioClass[]} */ classes = [];
   /** @type {Map<string, Photo>} */ photos = new Map();
   online = true;
+  /** @type {import("./engine.js").Engine | null} */ engine = null;
   #revision = 0;
   #orders = 0;
   #sending = null;
@@ -37,6 +38,7 @@ export class Store extends EventTarget {
 
   #take(state) {
     this.state = state;
+    state.engine = this.engine?.state ?? state.engine;
     this.#revision = state.revision;
     if (!this.outbox.memory.has("classes")) this.classes = state.classes;
     const before = this.photos;
@@ -137,8 +139,16 @@ export class Store extends EventTarget {
 
   /** @param {Photo} photo */
   async image(photo) { return (await ask("GET", `photos/${photo.id}/image`)).blob(); }
+  /** The file that came in, of a session in this browser. @param {Photo} photo */
+  async file(photo) { return (await ask("GET", `photos/${photo.id}/file`)).blob(); }
   /** @param {Photo} photo */
   async thumb(photo) { return (await ask("GET", `photos/${photo.id}/thumb`)).blob(); }
+
+  /** Remove everything; of a session in this browser. */
+  async forget() {
+    await this.settled();
+    await ask("DELETE", "state");
+  }
 
   /** Take what the server has, such as after another page has changed it. */
   async refresh() { this.#take(await (await ask("GET", "state")).json()); }

@@ -5,9 +5,10 @@ import { Offline } from "./http.js";
 
 const SMALL = 5, NEAR = 12;
 
+// `cuts` tells those that need an engine which cuts out
 export const TOOLS = [
-  { id: "box", key: "B", name: "Box", says: "Draw a box around the object" },
-  { id: "points", key: "P", name: "Clicks", says: "Click on the object; Alt or right click beside it" },
+  { id: "box", key: "B", name: "Box", cuts: true, says: "Draw a box around the object" },
+  { id: "points", key: "P", name: "Clicks", cuts: true, says: "Click on the object; Alt or right click beside it" },
   { id: "brush", key: "R", name: "Brush", says: "Paint the object" },
   { id: "polygon", key: "L", name: "Polygon", says: "Click along the outline; close it at its first corner, with a double click or with Enter" },
   { id: "pan", key: "H", name: "Move", says: "Drag the photo" },
@@ -15,7 +16,6 @@ export const TOOLS = [
 
 /** Events: `tool`, `busy` (detail: text or null), `trouble` (detail: error), `size`. */
 export class Tools extends EventTarget {
-  tool = "box";
   size = 28;
   #pointers = new Map();
   #drag = null;
@@ -29,6 +29,9 @@ export class Tools extends EventTarget {
   constructor(editor, view, engine) {
     super();
     Object.assign(this, { editor, view, engine });
+    /** those that this engine has, the first one chosen */
+    this.all = TOOLS.filter((tool) => engine.cuts || !tool.cuts);
+    this.tool = this.all[0].id;
     const canvas = view.canvas;
     view.above = (context) => this.#above(context);
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
@@ -237,7 +240,6 @@ export class Tools extends EventTarget {
     this.#waiting = what;
     this.#tell("busy", "Cutting out");
     try {
-      if (!this.engine.cuts) throw new Error("Box and clicks need the server; paint with the brush or the polygon.");
       const mask = await this.engine.grabcut(photo, prompt);
       if (ticket !== this.#ticket || editor.photo?.id !== photo.id) return;
       const labels = base.slice();
