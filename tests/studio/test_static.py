@@ -361,6 +361,19 @@ def test_the_site_is_written_whole_and_over_an_earlier_one_alone(exported: Path,
     assert "site holds CNAME" in refused("--static", "site", "--ort", ort)
 
 
+def test_a_site_is_written_without_the_extra_and_webgpu_is_packed_when_asked(
+    exported: Path, ort: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['starlette'] = sys.modules['uvicorn'] = None\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [str(SCRIPT), "studio", str(exported), "--static", "site", "--ort", str(ort), "--webgpu"]
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=env)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "site" / "ort" / "ort-wasm-simd-threaded.asyncify.wasm").is_file()
+    assert json.loads((tmp_path / "site" / "studio.json").read_text())["engine"] == "auto"
+
+
 def test_a_broken_bundle_is_refused_before_anything_is_written(exported: Path, ort: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(exported, tmp_path / "broken.ntre"))
     graph = broken / "query.onnx"
