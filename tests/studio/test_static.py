@@ -303,6 +303,12 @@ def test_bad_files_are_named_and_a_photo_can_go(visitor, tmp_path: Path) -> None
     who.until("store.photos.size === 4")
     who.page.reload()
     who.until("store.photos.size === 4")
+    # two tabs would write over each other
+    other = who.page.context.new_page()
+    other.goto(who.page.url)
+    other.get_by_text("This studio is open in another tab too").wait_for()
+    other.close()
+    assert who.page.get_by_text("This studio is open in another tab too").count() == 0
     # and so can everything
     who.page.on("dialog", lambda dialog: dialog.accept())
     who.page.click("#help-open")
