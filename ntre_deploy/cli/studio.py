@@ -41,7 +41,7 @@ def command(
             "--ort", metavar="FOLDER", help="onnxruntime-web, for --static and ?engine=web.", show_default=False
         ),
     ] = None,
-    webgpu: Annotated[bool, typer.Option("--webgpu", help="Its WebGPU files too (27 MB).")] = False,
+    webgpu: Annotated[bool, typer.Option("--webgpu", help="Its files for WebGPU too, 27 MB more.")] = False,
     engine: EngineOption = "auto",
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
@@ -52,6 +52,7 @@ def command(
     Serves a page on 127.0.0.1 alone: mark an object with a box, clicks, a brush
     or a polygon, and every other photo shows it; correct what is wrong, and take
     memories, masks, annotations or the whole session. Needs the extra `studio`.
+    --static writes it as a site that runs in the browser alone, and needs none.
 
     Example: ntre studio photos.ntre my_photos/
     """

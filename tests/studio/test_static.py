@@ -303,6 +303,12 @@ def test_bad_files_are_named_and_a_photo_can_go(visitor, tmp_path: Path) -> None
     who.until("store.photos.size === 4")
     who.page.reload()
     who.until("store.photos.size === 4")
+    # two tabs would write over each other
+    other = who.page.context.new_page()
+    other.goto(who.page.url)
+    other.get_by_text("This studio is open in another tab too").wait_for()
+    other.close()
+    assert who.page.get_by_text("This studio is open in another tab too").count() == 0
     # and so can everything
     who.page.on("dialog", lambda dialog: dialog.accept())
     who.page.click("#help-open")
@@ -359,6 +365,19 @@ def test_the_site_is_written_whole_and_over_an_earlier_one_alone(exported: Path,
         assert (done.returncode, done.stdout) == (0, "")
     (tmp_path / "site" / "CNAME").write_text("example.org")
     assert "site holds CNAME" in refused("--static", "site", "--ort", ort)
+
+
+def test_a_site_is_written_without_the_extra_and_webgpu_is_packed_when_asked(
+    exported: Path, ort: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['starlette'] = sys.modules['uvicorn'] = None\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [str(SCRIPT), "studio", str(exported), "--static", "site", "--ort", str(ort), "--webgpu"]
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, env=env)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "site" / "ort" / "ort-wasm-simd-threaded.asyncify.wasm").is_file()
+    assert json.loads((tmp_path / "site" / "studio.json").read_text())["engine"] == "auto"
 
 
 def test_a_broken_bundle_is_refused_before_anything_is_written(exported: Path, ort: Path, tmp_path: Path) -> None:

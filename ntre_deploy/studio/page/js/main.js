@@ -120,6 +120,7 @@ function drawSite() {
     const forget = make("button", { class: "small plain", text: "Forget everything", onclick: () => confirm("Remove all photos and marks from this browser? This cannot be undone.") && store.forget().then(() => location.reload()).catch(trouble) });
     $("help-body").append(make("p", { text: "There is no server: the network runs in this page, and photos and marks are kept by this browser alone. Box and clicks need `ntre studio` on a computer; here brush and polygon mark." }), make("div", { class: "row" }, forget));
     if (!store.state.lasting) banner("lasting", "This browser keeps nothing for this page (a private window?): export before you close it.");
+    if (store.state.shared) banner("shared", "This studio is open in another tab too: go on in one of them alone, as the last change wins.");
   } else if (store.state.web || site.engine === "web") {
     const choice = make("select", { id: "engine-choice", onchange: (event) => switchEngine(event.target.value) }, make("option", { value: "native", text: "native, on the server", selected: site.engine === "native" }), make("option", { value: "web", text: "the web runtime, in this page", selected: site.engine === "web" }));
     $("help-body").prepend(make("label", { class: "check" }, "Engine", choice));

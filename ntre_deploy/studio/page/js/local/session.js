@@ -12,6 +12,17 @@ const MOST_PHOTOS = 2000;
 // what Python reads too (runtime/imagefile.py); which of them a browser shows is its own
 const SUFFIXES = [".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".hif", ".avif"];
 
+/** Whether no other tab has this session open; true as long as this page lives. @param {string} id @returns {Promise<boolean>} */
+function alone(id) {
+  return new Promise((resolve) => {
+    if (!navigator.locks) resolve(true);
+    navigator.locks?.request(`ntre-studio ${id}`, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null);
+      return lock && new Promise(() => {});
+    }).catch(() => resolve(true));
+  });
+}
+
 const json = (content) => new Response(JSON.stringify(content));
 
 export class LocalSession {
@@ -32,6 +43,7 @@ export class LocalSession {
   static async open(settings) {
     const session = new LocalSession(await Vault.open(`ntre-studio ${new URL(".", document.baseURI).pathname}`, TABLES), settings);
     const { vault } = session;
+    session.shared = !(await alone(session.id));
     session.classes = (await vault.get("classes", "all")) ?? [];
     const photos = await vault.all("photos");
     for (const photo of photos.sort((a, b) => a.added - b.added)) session.photos.set(photo.id, photo);
@@ -68,7 +80,7 @@ export class LocalSession {
     const photos = [...this.photos.values()].map(({ id, name, full, width, height, mark }) => ({ id, name, full, width, height, mark }));
     const { id, revision, classes, settings } = this;
     const skipped = [];
-    return json({ id, revision, folder: "", classes, photos, bundle: settings.name, engine: { state: "loading" }, skipped, lasting: this.vault.lasting });
+    return json({ id, revision, folder: "", classes, photos, bundle: settings.name, engine: { state: "loading" }, skipped, lasting: this.vault.lasting, shared: this.shared });
   }
 
   #changed() { return json({ revision: ++this.revision }); }
