@@ -6,9 +6,9 @@ BIN := $(abspath $(VENV))/bin
 VISION := $(VENV)-torchvision
 # apart as well: OpenVINO and NNCF bring much that most tests are better without
 OPENVINO := $(VENV)-openvino
-SOURCES := $(shell find ntre_deploy export kernels -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
+SOURCES := $(shell find ntre_deploy export kernels runtimes/web/src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-torchvision test-openvino dist lint format clean
+.PHONY: demo test test-torchvision test-openvino web dist lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
@@ -22,6 +22,13 @@ test-torchvision: $(VISION)/.installed
 
 test-openvino: $(OPENVINO)/.installed
 	$(abspath $(OPENVINO))/bin/pytest -m openvino
+
+# the npm packages of runtimes/web, at the versions of its lock file: its tests are skipped without them
+web: runtimes/web/node_modules/.installed
+
+runtimes/web/node_modules/.installed: runtimes/web/package.json runtimes/web/package-lock.json
+	cd runtimes/web && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 # what would be published; `build` makes the wheel of the sdist
 dist: $(VENV)/.installed
@@ -43,7 +50,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,trt-rtx,docs,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,video,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
@@ -64,4 +71,4 @@ $(VENV)/.installed $(VISION)/.installed $(OPENVINO)/.installed: %/.installed: %/
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VISION) $(OPENVINO) $(VENV)-dist build dist demo_out *.egg-info
+	rm -rf $(VENV) $(VISION) $(OPENVINO) $(VENV)-dist build dist demo_out *.egg-info runtimes/web/node_modules runtimes/web/types

@@ -26,7 +26,9 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            version: str | None = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        if version is not None:  # of a package that is being installed or was removed by half
+            found[name] = version
     return found

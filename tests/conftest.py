@@ -58,6 +58,19 @@ def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model that comes with the package, exported in fp32; tests must not change it."""
+    from importlib.resources import as_file, files
+
+    from ntre_deploy.export.bundle import ExportOptions, export_bundle
+
+    out = tmp_path_factory.mktemp("demo") / "demo.ntre"
+    with as_file(files("ntre_deploy") / "assets" / "demo.safetensors") as checkpoint:
+        export_bundle(checkpoint, out, ExportOptions())
+    return out
+
+
+@pytest.fixture(scope="session")
 def exported_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's bundle in bf16; tests must not change it."""
     from ntre_deploy.export.bundle import ExportOptions, export_bundle

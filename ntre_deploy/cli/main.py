@@ -27,6 +27,7 @@ from ntre_deploy.cli import (
     pretrain,
     segment,
     sign,
+    studio,
     train,
     tune,
 )
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build": build.command,
     "sign": sign.command,
     "segment": segment.command,
+    "studio": studio.command,
     "bench": bench.command,
     "import-weights": import_weights.command,
     "download": download.command,
@@ -90,6 +92,7 @@ _SHORT = {
     "build": "TensorRT plans for a bundle, on the device.",
     "sign": "Who made a bundle, for devices that ask.",
     "segment": "Photos and videos to masks, by example.",
+    "studio": "Mark it, see it found, in the browser.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
     "download": "The photos and masks of PASCAL-5i.",
@@ -98,7 +101,7 @@ _SHORT = {
     "eval": "mIoU of a checkpoint or a bundle.",
 }
 _PANELS = {
-    "Start here": ("demo", "doctor", "models", "tune"),
+    "Start here": ("demo", "doctor", "models", "studio", "tune"),
     "Deploy": ("export", "build", "sign", "segment", "bench"),
 }
 _OTHERS = "Train and evaluate"

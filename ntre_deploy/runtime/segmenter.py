@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.calibration import NEUTRAL, calibrated, fit, responses
-from ntre_deploy.runtime.encoding import Shot, encode_shots, join, without
+from ntre_deploy.runtime.encoding import EncodedShot, Shot, encode_shots, join, without
 from ntre_deploy.runtime.engines import Engine, keep_supports, label_on_device, open_engine
 from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.labels import MAX_CLASSES, label_map, label_scores
@@ -181,8 +181,38 @@ class Segmenter:
         Raises:
             InputError, EngineError: as `encode_support`.
         """
-        encoded = [encode_shots(self.engine, self.spec, s, name, allow_unseen) for name, s in classes.items()]
-        memories = [join(name, shots, self.model.id) for name, shots in zip(classes, encoded, strict=True)]
+        encoded = {n: encode_shots(self.engine, self.spec, s, n, allow_unseen) for n, s in classes.items()}
+        return self.join_shots(encoded, leave_one_out=leave_one_out, calibrate=calibrate)
+
+    def encode_shot(self, shot: Shot, name: str = "support") -> EncodedShot:
+        """Encode one annotated image, for programs whose sets of shots change one by one; see `join_shots`.
+
+        Args:
+            shot: image and mask, as `encode_support` takes them.
+            name: of the class, for messages.
+
+        Raises:
+            InputError, EngineError: as `encode_support`.
+        """
+        return encode_shots(self.engine, self.spec, [shot], name, False)[0]
+
+    def join_shots(
+        self, classes: Mapping[str, Sequence[EncodedShot]], *, leave_one_out: bool = True, calibrate: bool = True
+    ) -> list[SupportMemory]:
+        """The memories of several classes from shots that were encoded before; what `encode_supports` does then.
+
+        Args:
+            classes: for each name the results of `encode_shot`, one at least.
+            leave_one_out, calibrate: see `encode_supports`.
+
+        Raises:
+            InputError: a class without shots.
+            EngineError: the engine failed.
+        """
+        if empty := [name for name, shots in classes.items() if not shots]:
+            raise InputError(f"No support was given for '{empty[0]}'; one image and mask at least.")
+        encoded = list(classes.values())
+        memories = [join(name, shots, self.model.id) for name, shots in classes.items()]
         scores: list[list[float]] = [[] for _ in memories]
 
         def logits(d: int, k: int, together: bool = True) -> Float:

@@ -14,7 +14,7 @@ from ntre_deploy.errors import InputError
 Done = CompletedProcess[str]
 
 GROUP = typer.main.get_group(app)
-SAME = ("segment", "eval")
+SAME = ("segment", "eval", "studio")
 
 
 def options() -> Iterator[tuple[str, Any]]:
@@ -41,7 +41,7 @@ def test_help_tells_the_default_that_is_a_value_and_the_one_that_is_worked_out(
 
 
 @pytest.mark.parametrize("name", ["--engine", "--precision", "--threads", "--trusted"])
-def test_options_of_engines_are_the_same_in_segment_and_eval(name: str) -> None:
+def test_options_of_engines_are_the_same_in_every_command_that_runs_one(name: str) -> None:
     found = [(o.help, o.metavar, o.default, o.show_default) for c, o in options() if name in o.opts and c in SAME]
     assert len(found) == len(SAME)
     assert len(set(map(str, found))) == 1

@@ -8,7 +8,8 @@ A comment before a block tells what to do with it:
 * `<!-- output -->`: every line of it was printed by the block before.
 * `<!-- as: PAGE -->`: its lines are run on that page, which takes long enough once.
 
-Blocks of a page run in its order and in one folder; a page begins with the files of `reader`.
+Blocks of a page run in its order and in one folder; a page begins with the files of `reader`.  JavaScript runs in
+Chromium, with the blocks before it, and is skipped where that is missing.
 """
 
 import json
@@ -20,7 +21,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,8 +33,20 @@ from markdown_it import MarkdownIt
 from ntre_deploy.training.config import read_config
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+def _load(path: Path) -> ModuleType:
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+web_pages = _load(REPOSITORY / "benchmarks" / "web" / "pages.py")
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-LANGUAGES = {"sh", "python", "toml", "json", "text"}
+LANGUAGES = {"sh", "python", "toml", "json", "text", "js"}
 ORDERS = {"skip", "file", "like", "output", "as"}
 _ORDER = re.compile(r"\s*<!-- (\w+)(?:: (.+?))? -->\s*")
 _SECONDS = 300
@@ -109,6 +124,8 @@ class Session:
             self._python(block)
         elif block.language == "sh":
             self._shell(block)
+        elif block.language == "js":
+            self._script(block)
 
     def _python(self, block: Block) -> None:
         code = compile("\n" * block.line + block.text, block.page, "exec")
@@ -127,6 +144,29 @@ class Session:
         )
         assert done.returncode == 0, f"{block.name} ended with {done.returncode}:\n{done.stdout}"
         self.printed = " ".join(done.stdout.split())
+
+    def _script(self, block: Block) -> None:
+        if reason := web_pages.chromium_missing():
+            pytest.skip(reason)
+        from playwright.sync_api import sync_playwright
+
+        scripts = [b for b in BLOCKS if b.page == block.page and b.language == "js" and b.line <= block.line]
+        (self.folder / "page.js").write_text("\n".join(b.text for b in scripts if b.order != "skip"))
+        packages = self.folder / "node_modules"
+        if not packages.exists():
+            packages.mkdir()
+            (packages / "ntre-deploy-runtime").symlink_to(web_pages.RUNTIME)
+            (packages / "onnxruntime-web").symlink_to(web_pages.ORT.parent)
+        with web_pages.serve({}, root=self.folder) as site, sync_playwright() as playwright:
+            page = web_pages.launch(playwright).new_page()
+            failed: list[str] = []
+            page.on(
+                "console", lambda message: failed.append(message.text) if message.type in ("assert", "error") else None
+            )
+            page.goto(site.address)
+            page.evaluate("import('/page.js').then(() => {})")
+            page.wait_for_timeout(50)
+        assert failed == [], block.name
 
 
 def check_like(shown: Any, real: Any, where: str) -> None:
@@ -173,7 +213,7 @@ def test_block(block: Block, request: pytest.FixtureRequest) -> None:
 
 def test_every_page_with_code_runs_some_of_it() -> None:
     for page in PAGES:
-        mine = [b for b in blocks(page) if b.language in ("sh", "python")]
+        mine = [b for b in blocks(page) if b.language in ("sh", "python", "js")]
         assert not mine or any(b.order != "skip" for b in mine), f"all of {page.name} is skipped"
 
 

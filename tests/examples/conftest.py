@@ -1,7 +1,5 @@
-"""The demo model's bundle, and a clip with two classes that it has never seen."""
+"""A clip with two classes that it has never seen."""
 
-from importlib.resources import as_file, files
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,17 +13,6 @@ SEED = 2022
 # classes of the supports, and a scene that shows both
 THINGS = {"ladybird": 17, "orange": 18}
 SCENE = 41
-
-
-@pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained model that comes with the package, exported in fp32."""
-    from ntre_deploy.export.bundle import ExportOptions, export_bundle
-
-    out = tmp_path_factory.mktemp("demo") / "demo.ntre"
-    with as_file(files("ntre_deploy") / "assets" / "demo.safetensors") as checkpoint:
-        export_bundle(checkpoint, out, ExportOptions())
-    return out
 
 
 @pytest.fixture(scope="session")

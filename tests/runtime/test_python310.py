@@ -88,7 +88,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no Python 3.10 is installed")
     folder = tmp_path_factory.mktemp("python310")
     # a copy: the build must not leave anything beside the sources
-    for name in SOURCES:
+    for name in (*SOURCES, "runtimes/web/src"):
         shutil.copytree(REPOSITORY / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder / "source" / name)

@@ -7,7 +7,6 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-import av
 import numpy as np
 import pytest
 
@@ -15,6 +14,8 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.sources import live
 from ntre_deploy.runtime.sources.live import Live, is_live
 from ntre_deploy.runtime.sources.opening import open_source
+
+av = pytest.importorskip("av", reason="PyAV is not installed (extra [video])")
 
 
 def load(name: str) -> ModuleType:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +14,8 @@ import pytest
 from ntre_deploy.errors import EngineError, InputError
 from ntre_deploy.runtime.sources.video import Video
 from ntre_deploy.runtime.videowriter import write_video
+
+av = pytest.importorskip("av", reason="PyAV is not installed (extra [video])")
 
 
 def frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:

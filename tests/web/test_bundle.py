@@ -1,0 +1,156 @@
+"""Bundles over HTTP: what is damaged, forged or not there is refused with one clear line, before an engine sees it."""
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+import pytest
+
+Node = Callable[..., Any]
+Open = Callable[[], list[str]]
+
+_OPEN = """
+  const { Bundle } = await load("bundle");
+  const { checkSelfContained } = await load("onnxfile");
+  return await outcome(async () => {
+    const bundle = await Bundle.open(given);
+    for (const role of ["support", "query"]) {
+      checkSelfContained(await bundle.read(bundle.entry(role, "onnx", "fp32")), role);
+    }
+    await bundle.selfTest();
+  });
+"""
+
+
+@pytest.fixture
+def opened(node: Node, pages: ModuleType, bundle: Path) -> Iterator[Open]:
+    """What comes of opening the (damaged) bundle from a server: an error's name and message."""
+    with pages.serve({"bundles": bundle.parent}) as site:
+        yield lambda: node(_OPEN, f"{site.address}/bundles/{bundle.name}")
+
+
+def _change(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def _list_anew(bundle: Path, name: str) -> None:
+    """Let the manifest be right about a file that was changed."""
+    content = (bundle / name).read_bytes()
+
+    def change(manifest: dict[str, Any]) -> None:
+        (entry,) = [entry for entry in manifest["files"] if entry["name"] == name]
+        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    _change(bundle, change)
+
+
+def test_a_whole_bundle_opens(opened: Open) -> None:
+    assert opened() == ["nothing", ""]
+
+
+_FORGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "schema 1": (lambda m: m.update(schema=1), "schema version 1; this version of ntre reads 2"),
+    "schema text": (lambda m: m.update(schema="2"), 'schema version "2"'),
+    "format": (lambda m: m.update(format="zip"), "is not the manifest of an ntre bundle"),
+    "no model": (lambda m: m.pop("model"), "lacks the entry 'model'"),
+    "files": (lambda m: m.update(files={}), "files is {} where a list is expected"),
+    "twice": (lambda m: m["files"].append(m["files"][0]), "a file is listed twice"),
+    "kinds": (lambda m: m["files"].append(m["files"][0] | {"name": "x"}), "the same role, engine and precision"),
+    "size": (lambda m: m["files"][0].update(size=-1), "size is -1 where a whole number from 1 on"),
+    "huge input": (lambda m: m["input"].update(size=10**6), "at most 4097 is supported"),
+    "bool": (lambda m: m["input"].update(size=True), "input.size is true"),
+    "resize": (lambda m: m["input"].update(resize="nearest"), 'input.resize is "nearest", which this version'),
+    "std": (lambda m: m["input"].update(std=[1, 0, 1]), "std must be above 0"),
+    "mean": (lambda m: m["input"].update(mean=[1, 2]), "where a list of 3 is expected"),
+    "features": (lambda m: m["model"].update(feature_size=[9, "9"]), 'feature_size is "9"'),
+}
+
+
+_NAMES = ["../query.onnx", "a/b", "a\\b", "C:x", ".hidden", "manifest.json", "Manifest.SIG", "x\n", "", "é", "x" * 201]
+
+
+def test_a_manifest_that_cannot_be_is_refused(node: Node, exported: Path) -> None:
+    whole = json.loads((exported / "manifest.json").read_text())
+    forged = {name: copy.deepcopy(whole) for name in _FORGED} | {name: copy.deepcopy(whole) for name in _NAMES}
+    wanted = {name: words for name, (_, words) in _FORGED.items()}
+    for name, (change, _) in _FORGED.items():
+        change(forged[name])
+    for name in _NAMES:
+        forged[name]["files"][0]["name"] = name
+        wanted[name] = "leaves the bundle's folder or is not allowed"
+    code = """
+      const { parseManifest } = await load("manifest");
+      const bytes = (content) => new TextEncoder().encode(JSON.stringify(content));
+      const parsed = (content) => outcome(() => parseManifest("here", bytes(content)));
+      return await Promise.all(given.map(parsed));
+    """
+    first, *found = node(code, [whole, *forged.values()])
+    assert first == ["nothing", ""]
+    for (name, words), (kind, message) in zip(wanted.items(), found, strict=True):
+        assert kind == "InputError", name
+        assert message.startswith("here")
+        assert words in message
+
+
+def test_no_bundle_and_no_manifest_say_so(opened: Open, bundle: Path) -> None:
+    (bundle / "manifest.json").write_bytes(b"\xff{")
+    assert "is not readable JSON" in opened()[1]
+    (bundle / "manifest.json").write_bytes(b" " * (4 << 20) + b"{}")
+    assert "is larger than 4 MiB" in opened()[1]
+    shutil.rmtree(bundle)
+    kind, message = opened()
+    assert kind == "InputError"
+    assert "the server says 404" in message
+
+
+def test_a_flipped_bit_a_cut_and_an_addition_are_found(opened: Open, bundle: Path) -> None:
+    whole = (bundle / "query.onnx").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    found = {}
+    for name, content in {"flip": bytes(flipped), "cut": whole[:-1], "more": whole + b"\0"}.items():
+        (bundle / "query.onnx").write_bytes(content)
+        kind, found[name] = opened()
+        assert kind == "InputError"
+    assert "has been changed: its SHA-256 is not the manifest's" in found["flip"]
+    assert f"has {len(whole) - 1} bytes where the manifest says {len(whole)}" in found["cut"]
+    assert f"has more bytes where the manifest says {len(whole)}" in found["more"]
+
+
+def test_external_data_and_what_is_no_onnx_are_refused(opened: Open, bundle: Path) -> None:
+    model = onnx.load_model(bundle / "query.onnx")
+    onnx.save_model(model, bundle / "query.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    (bundle / "weights").unlink()
+    _list_anew(bundle, "query.onnx")
+    kind, message = opened()
+    assert kind == "InputError"
+    assert "external data files, which are refused" in message
+    for content in (b"\x0a\xff\xff\xff\xff\x7f", b"\xff" * 20, b"\x0f", b"\x3a\x05\x0a"):
+        (bundle / "query.onnx").write_bytes(content)
+        _list_anew(bundle, "query.onnx")
+        assert "is not a readable ONNX file" in opened()[1]
+
+
+def test_a_self_test_that_is_damaged_or_not_there_is_told(opened: Open, bundle: Path) -> None:
+    (bundle / "selftest.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
+    _list_anew(bundle, "selftest.safetensors")
+    assert "is damaged" in opened()[1]
+    _change(bundle, lambda m: m["files"].remove(next(f for f in m["files"] if f["role"] == "self-test")))
+    assert "has no self-test" in opened()[1]
+
+
+def test_a_server_that_is_not_there_is_told(node: Node, pages: ModuleType) -> None:
+    with pages.serve({}) as site:
+        gone = site.address
+    kind, message = node(_OPEN, f"{gone}/x")
+    assert kind == "InputError"
+    assert message.startswith(f"{gone}/x/manifest.json cannot be read")

@@ -1,0 +1,188 @@
+"""Support memories in JavaScript and Python: each reads the other's files, and neither takes a damaged one."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.calibration import Calibration
+from ntre_deploy.runtime.support import SupportMemory
+
+Node = Callable[..., Any]
+
+# a name that has to be escaped, twice, and one that tries to look like the digest's place
+_NAMES = ["fork", 'Gäbel "7" \\ 日本', '\\"sha256\\":\\"' + "0" * 64]
+
+
+def _memory(name: str = "fork", calibration: Calibration | None = None, shots: int = 2) -> SupportMemory:
+    rng = np.random.default_rng(0)
+    keys = tuple(rng.normal(size=(4, 3 + n)).astype(np.float32) for n in range(shots))
+    scores = tuple(0.25 * n for n in range(shots)) if shots > 1 else None
+    return SupportMemory(name, rng.normal(size=5).astype(np.float32), keys, "0123456789abcdef", calibration, scores)
+
+
+def _same(a: SupportMemory, b: SupportMemory) -> None:
+    facts = [(m.name, m.model, m.calibration, m.shot_scores, m.shots) for m in (a, b)]
+    assert facts[0] == facts[1]
+    for mine, theirs in zip((a.prototype, *a.keys), (b.prototype, *b.keys), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("calibration", [None, Calibration(0.1, 1.0)])
+def test_a_memory_goes_to_javascript_and_back(
+    node: Node, tmp_path: Path, name: str, calibration: Calibration | None
+) -> None:
+    memory = _memory(name, calibration)
+    memory.save(tmp_path / "python.safetensors")
+    code = """
+      const { SupportMemory } = await load("memory");
+      const memory = await SupportMemory.fromBytes(read("python.safetensors"));
+      write("javascript.safetensors", await memory.toBytes());
+      const { name, model, shots, shotScores, calibration } = memory;
+      return { name, model, shots, shotScores, calibration };
+    """
+    found = node(code)
+    assert found["name"] == name
+    assert (found["model"], found["shots"], found["shotScores"]) == (memory.model, 2, [0, 0.25])
+    assert found["calibration"] == (None if calibration is None else calibration._asdict())
+    _same(SupportMemory.load(tmp_path / "javascript.safetensors"), memory)
+
+
+def test_one_shot_without_keys_or_scores_goes_there_and_back(node: Node, tmp_path: Path) -> None:
+    memory = SupportMemory("x", np.ones(3, np.float32), (np.empty((4, 0), np.float32),), "m")
+    memory.save(tmp_path / "in")
+    node('write("out", await (await (await load("memory")).SupportMemory.fromBytes(read("in"))).toBytes());')
+    _same(SupportMemory.load(tmp_path / "out"), memory)
+
+
+def test_older_versions_are_read_with_a_warning(node: Node, tmp_path: Path) -> None:
+    for version in (1, 2):
+        (tmp_path / f"{version}").write_bytes(_rewritten(_saved(tmp_path), version=version, sha256=None))
+    code = """
+      const { SupportMemory } = await load("memory");
+      const told = [];
+      const warn = (text) => told.push(text);
+      for (const name of ["1", "2"]) await SupportMemory.fromBytes(read(name), name, { warn });
+      return told;
+    """
+    told = node(code)
+    assert [text.split(",")[0] for text in told] == ["1 is of version 1", "2 is of version 2"]
+
+
+def test_a_flipped_bit_anywhere_is_an_error_on_both_sides(node: Node, tmp_path: Path) -> None:
+    file = _saved(tmp_path)
+    places = sorted({*range(0, 8 * len(file), 97), *range(64)})
+    (tmp_path / "file").write_bytes(file)
+    code = """
+      const { SupportMemory } = await load("memory");
+      const file = read("file"), found = [];
+      for (const place of given) {
+        file[place >> 3] ^= 1 << (place & 7);
+        found.push((await outcome(() => SupportMemory.fromBytes(file)))[0]);
+        file[place >> 3] ^= 1 << (place & 7);
+      }
+      await SupportMemory.fromBytes(file);
+      return found;
+    """
+    assert set(node(code, places)) == {"InputError"}
+    for place in places:
+        damaged = bytearray(file)
+        damaged[place >> 3] ^= 1 << (place & 7)
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(InputError):
+            SupportMemory.load(tmp_path / "damaged")
+
+
+@pytest.mark.filterwarnings("ignore:.*without a digest")
+def test_hostile_files_are_refused_and_say_why(node: Node, tmp_path: Path) -> None:
+    file = _saved(tmp_path)
+    length = struct.unpack("<Q", file[:8])[0]
+    header = json.loads(file[8 : 8 + length])
+    alone = {key: value for key, value in header.items() if key != "__metadata__"}
+    overlapping = header | {"keys.1": header["keys.1"] | {"data_offsets": header["keys.0"]["data_offsets"]}}
+    negative = header | {"prototype": header["prototype"] | {"shape": [-5]}}
+    huge = header | {"prototype": header["prototype"] | {"shape": [2**53, 2**53]}}
+    half = header | {"prototype": {**header["prototype"], "dtype": "F16", "shape": [10]}}
+    body = file[8 + length :]
+    hostile = {
+        "nothing": b"",
+        "seven bytes": file[:7],
+        "cut off": file[:-1],
+        "longer": file + b"\0",
+        "a header of 2^63": struct.pack("<Q", 2**63) + file[8:],
+        "a header of 99 MB": struct.pack("<Q", 99_000_000) + file[8:],
+        "no JSON": struct.pack("<Q", length) + b"x" * length + body,
+        "a list": _packed([], b""),
+        "no metadata": _packed(alone, body),
+        "overlapping": _packed(overlapping, body),
+        "negative": _packed(negative, body),
+        "huge": _packed(huge, body),
+        "half floats": _packed(half, body),
+        "version 4": _rewritten(file, version=4),
+        "a version that is text": _rewritten(file, version="3"),
+        "another format": _rewritten(file, format="ntre-reference"),
+        "no digest": _rewritten(file, sha256=None),
+        "capital digits": _rewritten(file, sha256="A" * 64),
+        "a wrong digest": _rewritten(file, sha256="a" * 64),
+        "a scale of zero": _rewritten(file, version=2, sha256=None, offset=0, scale=0),
+        "no number": _rewritten(file, version=2, sha256=None, offset="1", scale=1),
+        "a score of two": _rewritten(file, version=2, sha256=None, shot_scores=[2, 0]),
+        "one score too few": _rewritten(file, version=2, sha256=None, shot_scores=[0.5]),
+        "NaN": _rewritten(file[: -body_length(header)] + b"\xff" * body_length(header), version=2, sha256=None),
+        "no keys": _packed({k: v for k, v in header.items() if not k.startswith("keys")}, b""),
+        "a tensor more": _packed(
+            header | {"extra": {"dtype": "U8", "shape": [0], "data_offsets": [len(body)] * 2}}, body
+        ),
+    }
+    for number, content in enumerate(hostile.values()):
+        (tmp_path / f"{number}.bad").write_bytes(content)
+    code = """
+      const { SupportMemory } = await load("memory");
+      const warn = () => {};
+      const found = [];
+      for (let n = 0; n < given; n++) {
+        found.push(await outcome(() => SupportMemory.fromBytes(read(`${n}.bad`), "it", { warn })));
+      }
+      return found;
+    """
+    found = dict(zip(hostile, node(code, len(hostile)), strict=True))
+    assert {name: kind for name, (kind, _) in found.items() if kind != "InputError"} == {}
+    assert all(message.startswith("it ") for _, message in found.values())
+    assert "version 1, 2 or 3" in found["version 4"][1]
+    assert "has been changed" in found["a wrong digest"][1]
+    assert "lacks the digest" in found["no digest"][1]
+    assert "scale 0" in found["a scale of zero"][1]
+    assert "2 numbers from 0 to 1" in found["a score of two"][1]
+    assert "does not hold the arrays" in found["NaN"][1]
+    for number in range(len(hostile)):
+        with pytest.raises(InputError):
+            SupportMemory.load(tmp_path / f"{number}.bad")
+
+
+def _saved(folder: Path) -> bytes:
+    _memory().save(folder / "saved.safetensors")
+    return (folder / "saved.safetensors").read_bytes()
+
+
+def body_length(header: dict[str, Any]) -> int:
+    return max(int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _packed(header: object, body: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def _rewritten(file: bytes, **changes: object) -> bytes:
+    """The file with other entries of its metadata; None takes one out."""
+    length = struct.unpack("<Q", file[:8])[0]
+    header = json.loads(file[8 : 8 + length])
+    content = json.loads(header["__metadata__"]["ntre"]) | changes
+    header["__metadata__"]["ntre"] = json.dumps({k: v for k, v in content.items() if v is not None})
+    return _packed(header, file[8 + length :])
