@@ -128,6 +128,42 @@ def test_the_commands_write_what_they_show(full: Path, tmp_path: Path, name: str
         assert label in done.stdout
 
 
+def test_every_operator_of_an_int8_query_is_told(exported: Path) -> None:
+    from int8 import by_operator
+
+    from ntre_deploy.data.procedural import ProceduralDataset
+    from ntre_deploy.export import quantise as module
+    from ntre_deploy.runtime.segmenter import Segmenter
+
+    if reason := module.unavailable():
+        pytest.skip(reason)
+    scenes = ProceduralDataset(5)
+    episodes = module.draw_calibration(scenes, 8, 8).calibrate.episodes
+    segmenter = Segmenter.load(exported, "onnx-cpu", precision="fp32")
+    inputs = module.calibration_inputs(scenes, episodes[:2], segmenter)["query"]
+    rows = by_operator(module.quantise((exported / "query.onnx").read_bytes(), inputs), inputs[0], 1, 2)
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
+    convolutions = next(row for row in rows if (row["operator"], row["type"]) == ("QLinearConv", "uint8"))
+    assert convolutions["nodes"] >= 50
+    # of a SqueezeNet at 65 pixels: most of its operations are in them
+    whole = sum(row["gop"] or 0 for row in rows)
+    assert 0.7 * whole < convolutions["gop"] < whole
+    assert convolutions["gop_s"] == pytest.approx(convolutions["gop"] / convolutions["ms"] * 1e3)
+
+
+@pytest.mark.slow
+def test_single_kernels_have_a_rate_in_both_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    import int8
+
+    monkeypatch.setattr(int8, "_SIDE", 256)
+    monkeypatch.setattr(int8, "CONVOLUTIONS", {"small": (32, 32, 3, 2)})
+    rates = int8.kernels_alone(1, 1)
+    assert set(rates) == {"product of 256", "small"}
+    assert all(rate is None or rate > 0.1 for pair in rates.values() for rate in pair.values())
+    assert rates["small"]["openvino"], "OpenVINO ran it in int8, or it would have said so"
+
+
 def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
     done = command("speed", str(tmp_path), "--out", str(tmp_path / "x.json"))
     assert done.returncode == 2

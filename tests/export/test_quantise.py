@@ -121,6 +121,60 @@ def test_convolutions_are_quantised_per_channel_and_nothing_else(
 
 @pytest.mark.openvino
 @needs_nncf
+def test_onnx_runtime_runs_all_but_a_few_convolutions_in_int8(
+    fp32: Contents, inputs: dict[str, module.Inputs], tmp_path: Path
+) -> None:
+    """It has no int8 convolution with an output in floating point, and no int8 concatenation of one."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    content = quantise(fp32["query"], inputs["query"])
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    # the stem of a backbone with a max-pooling behind it, and a convolution that feeds a product in fp32
+    assert sum(node.op_type == "FusedConv" for node in nodes) <= 3
+    assert sum(node.op_type == "QLinearConv" for node in nodes) >= 50
+    head = [node for node in nodes if node.op_type == "QLinearAdd"]
+    assert head, "the sums of the head's residual blocks"
+
+
+def test_a_concatenation_of_quantised_values_keeps_their_values() -> None:
+    helper = onnx.helper
+    constants = {"small": np.float32(0.01), "large": np.float32(0.02), "zero": np.uint8(3), "signed": np.int8(0)}
+
+    def close(zero: str) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("DequantizeLinear", ["a", "small", "zero"], ["x"]),
+            helper.make_node("DequantizeLinear", ["b", "large", zero], ["y"]),
+            helper.make_node("Concat", ["x", "y"], ["z"], "join", axis=0),
+        ]
+        kind = onnx.TensorProto.INT8 if zero == "signed" else onnx.TensorProto.UINT8
+        graph = helper.make_graph(
+            nodes,
+            "join",
+            [
+                helper.make_tensor_value_info("a", onnx.TensorProto.UINT8, [2]),
+                helper.make_tensor_value_info("b", kind, [2]),
+            ],
+            [helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [4])],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        module._close_concatenations(model)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    closed = close("zero")
+    assert [node.op_type for node in closed.graph.node][-3:] == ["Concat", "QuantizeLinear", "DequantizeLinear"]
+    session = onnxruntime.InferenceSession(closed.SerializeToString(), providers=["CPUExecutionProvider"])
+    a, b = np.array([3, 13], np.uint8), np.array([3, 255], np.uint8)
+    (found,) = session.run(None, {"a": a, "b": b})
+    # the larger scale covers both, and is within half a step of the finer values
+    np.testing.assert_allclose(found, [0, 0.1, 0, 5.04], atol=0.0101)
+    assert "QuantizeLinear" not in {node.op_type for node in close("signed").graph.node}
+
+
+@pytest.mark.openvino
+@needs_nncf
 def test_groups_that_are_kept_stay_as_they_are(fp32: Contents, inputs: dict[str, module.Inputs]) -> None:
     parts = groups(onnx.load_model_from_string(fp32["query"]))
     content = quantise(fp32["query"], inputs["query"], ("head", "initial"))
