@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +19,27 @@ settings.load_profile("shared-machine")
 REPOSITORY = Path(__file__).parents[1]
 
 
+# days for which a graph is kept for later runs
+_KEPT = 14
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Trace each graph once in a run: tests, processes that they start and the workers of pytest-xdist share it."""
-    if "NTRE_GRAPH_CACHE" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="ntre-graphs-")
-        os.environ["NTRE_GRAPH_CACHE"] = folder
+    """Trace each graph once: tests, processes that they start, the workers of pytest-xdist and later runs share it.
+
+    `pytest --cache-clear` traces all of them anew.
+    """
+    if "NTRE_GRAPH_CACHE" in os.environ:
+        return
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        assert config.cache is not None
+        folder = config.cache.mkdir("graphs")
+        for path in folder.iterdir():
+            if path.stat().st_mtime < time.time() - _KEPT * 24 * 3600:
+                path.unlink(missing_ok=True)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="ntre-graphs-"))
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["NTRE_GRAPH_CACHE"] = str(folder)
 
 
 @pytest.fixture(scope="session")
