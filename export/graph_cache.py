@@ -1,8 +1,8 @@
 """Exported graphs kept between runs: tracing a small network takes longer than everything else about its export.
 
 It is off unless `NTRE_GRAPH_CACHE` names a folder.  A graph is found again by all that makes its file: classes,
-settings and weights of every module, the sources of this package, the versions of the exporter, the signature and the
-opset.  What is taken from the folder passes the checks of a fresh file.
+settings and weights of every module, the sources of the rooms that make graphs, the versions of the exporter, the
+signature and the opset.  What is taken from the folder passes the checks of a fresh file.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import ntre_deploy
 from ntre_deploy.files import atomic_file
 
 VARIABLE = "NTRE_GRAPH_CACHE"
 _EXPORTER = ("torch", "onnx", "onnxscript", "onnx_ir")
+# what the modules of a graph and its writer import, beside the files of the package itself
+ROOMS = ("export", "model", "runtime")
 
 
 class GraphCache:
@@ -80,12 +84,12 @@ def _content(graph: nn.Module) -> bytes | None:
 
 @cache
 def _sources() -> str:
-    """A digest of this package's Python files and of the exporter's versions."""
-    import ntre_deploy.export
-
+    """A digest of the Python files that may change a graph, and of the exporter's versions."""
     digest = hashlib.sha256()
-    folders = {Path(ntre_deploy.__file__).parent, Path(ntre_deploy.export.__file__).parent}
-    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+    package = Path(ntre_deploy.__file__).parent
+    # `export` lies beside the package where that is a clone
+    rooms = [Path(path) for name in ROOMS for path in import_module(f"ntre_deploy.{name}").__path__]
+    for path in sorted([*package.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
         digest.update(path.read_bytes())
     for name in _EXPORTER:
         try:

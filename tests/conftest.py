@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # the machines that run this are shared: an example that takes long says nothing about the code
@@ -16,12 +19,27 @@ settings.load_profile("shared-machine")
 REPOSITORY = Path(__file__).parents[1]
 
 
+# days for which a graph is kept for later runs
+_KEPT = 14
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Trace each graph once in a run: tests, processes that they start and the workers of pytest-xdist share it."""
-    if "NTRE_GRAPH_CACHE" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="ntre-graphs-")
-        os.environ["NTRE_GRAPH_CACHE"] = folder
+    """Trace each graph once: tests, processes that they start, the workers of pytest-xdist and later runs share it.
+
+    `pytest --cache-clear` traces all of them anew.
+    """
+    if "NTRE_GRAPH_CACHE" in os.environ:
+        return
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        assert config.cache is not None
+        folder = config.cache.mkdir("graphs")
+        for path in folder.iterdir():
+            if path.stat().st_mtime < time.time() - _KEPT * 24 * 3600:
+                path.unlink(missing_ok=True)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="ntre-graphs-"))
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["NTRE_GRAPH_CACHE"] = str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -33,51 +51,82 @@ def shared() -> Path:
     return folder
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder of that name once in a run: one worker of pytest-xdist makes it, and the others wait for it.
+
+    What is in it is for all of them, so that tests must not change it.
+    """
+    # the folders of the workers lie in that of the run
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def filled(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = root / f"once-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                # one that failed half-way is of no use to another worker
+                unfinished = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(once: Once) -> Path:
     """A narrow SqueezeNet NTRENet at 65 pixels with seeded random weights."""
     from ntre_deploy.model.checkpoint import save_checkpoint
     from ntre_deploy.model.config import NTRENetConfig
     from ntre_deploy.model.weights import import_weights
 
     config = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
-    model, origin = import_weights("random:3", config)
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save_checkpoint(path, model, origin)
-    return path
+
+    def fill(folder: Path) -> None:
+        model, origin = import_weights("random:3", config)
+        save_checkpoint(folder / "tiny.safetensors", model, origin)
+
+    return once("checkpoint", fill) / "tiny.safetensors"
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_checkpoint: Path, once: Once) -> Path:
     """The tiny model's bundle in fp32 and fp16; tests must not change it."""
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
-    out = tmp_path_factory.mktemp("bundle") / "tiny.ntre"
-    export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("fp32", "fp16")))
-    return out
+    def fill(folder: Path) -> None:
+        export_bundle(tiny_checkpoint, folder / "tiny.ntre", ExportOptions(precisions=("fp32", "fp16")))
+
+    return once("tiny", fill) / "tiny.ntre"
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_bundle(once: Once) -> Path:
     """The trained model that comes with the package, exported in fp32; tests must not change it."""
     from importlib.resources import as_file, files
 
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
-    out = tmp_path_factory.mktemp("demo") / "demo.ntre"
-    with as_file(files("ntre_deploy") / "assets" / "demo.safetensors") as checkpoint:
-        export_bundle(checkpoint, out, ExportOptions())
-    return out
+    def fill(folder: Path) -> None:
+        with as_file(files("ntre_deploy") / "assets" / "demo.safetensors") as checkpoint:
+            export_bundle(checkpoint, folder / "demo.ntre", ExportOptions())
+
+    return once("demo", fill) / "demo.ntre"
 
 
 @pytest.fixture(scope="session")
-def exported_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_bf16(tiny_checkpoint: Path, once: Once) -> Path:
     """The tiny model's bundle in bf16; tests must not change it."""
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
-    out = tmp_path_factory.mktemp("bundle") / "bf16.ntre"
-    export_bundle(tiny_checkpoint, out, ExportOptions(precisions=("bf16",)))
-    return out
+    def fill(folder: Path) -> None:
+        export_bundle(tiny_checkpoint, folder / "bf16.ntre", ExportOptions(precisions=("bf16",)))
+
+    return once("bf16", fill) / "bf16.ntre"
 
 
 @pytest.fixture(scope="session")
@@ -95,22 +144,24 @@ def for_fp8(exported: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The CUDA kernels as a library for the CPU, built once per session; skips where there is no C++ compiler."""
+def emulator(once: Once) -> Path:
+    """The CUDA kernels as a library for the CPU; skips where there is no C++ compiler."""
     from ntre_deploy.kernels.sources import SOURCES
 
     names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None:
         pytest.skip("no C++ compiler: the kernels cannot be run on the CPU")
-    folder = REPOSITORY / "tests" / "kernels" / "emulator"
-    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
+    sources = REPOSITORY / "tests" / "kernels" / "emulator"
     flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w"]
-    command = [compiler, *flags, "-shared", "-fPIC", f"-I{folder}", f"-I{SOURCES}", "-include", "emulator.hpp"]
-    command += [str(folder / "emulator.cpp"), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return library
+    command = [compiler, *flags, "-shared", "-fPIC", f"-I{sources}", f"-I{SOURCES}", "-include", "emulator.hpp"]
+
+    def fill(folder: Path) -> None:
+        build = [*command, str(sources / "emulator.cpp"), "-o", str(folder / "kernels.so")]
+        done = subprocess.run(build, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return once("emulator", fill) / "kernels.so"
 
 
 @pytest.fixture

@@ -66,10 +66,12 @@ class Networks:
     """
 
     def __init__(self, quick: bool, backbone: str, device: str) -> None:
-        config = NTRENetConfig(backbone=backbone)
+        config, weights = NTRENetConfig(backbone=backbone), "random:0"
         if quick:
+            # the tiny network of the tests, whose graphs they have already (`NTRE_GRAPH_CACHE`)
+            weights = "random:3"
             config = NTRENetConfig(backbone="squeezenet1_1", width=16, bg_channels=8, bins=(9, 4, 2), input_size=65)
-        model, self._origin = import_weights("random:0", config)
+        model, self._origin = import_weights(weights, config)
         self._quick, self._device = quick, device
         self.model, self.size = model.eval(), config.input_size
         self._query: torch.nn.Module | None = None

@@ -1,6 +1,8 @@
 """A kept graph is the one that would be traced: everything that its file depends on is in its name."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from ntre_deploy.export import graph_cache, onnx
 from ntre_deploy.export.graph_cache import GraphCache
 from ntre_deploy.export.graphs import support_graph
 from ntre_deploy.model.config import NTRENetConfig
+from ntre_deploy.model.heads import HEADS
 from ntre_deploy.model.network import FewShotNetwork
 from ntre_deploy.model.weights import import_weights
 
@@ -79,6 +82,17 @@ def onnx_query(model: FewShotNetwork) -> nn.Module:
     from ntre_deploy.export.graphs import query_graph
 
     return query_graph(model, 65)
+
+
+def test_all_that_makes_a_graph_lies_in_the_rooms_whose_sources_count() -> None:
+    heads = "".join(f"import {head.graphs}, {head.network.__module__}\n" for head in HEADS.values())
+    backbones = "import ntre_deploy.model.backbones as b, pkgutil, importlib, sys\n"
+    backbones += "[importlib.import_module(f'{b.__name__}.{m.name}') for m in pkgutil.iter_modules(b.__path__)]\n"
+    code = f"{heads}{backbones}import ntre_deploy.export.onnx\nprint(*sys.modules)"
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    ours = [name.split(".") for name in done.stdout.split() if name.startswith("ntre_deploy.")]
+    assert {parts[1] for parts in ours if len(parts) > 2} <= set(graph_cache.ROOMS)
 
 
 def test_without_a_folder_nothing_is_kept(

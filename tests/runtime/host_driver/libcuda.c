@@ -10,10 +10,11 @@ typedef int R;
 typedef unsigned long long P;
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, CONTEXT = 201, NOT_FOUND = 500, CAPTURE = 900, FAILED = 719 };
 
-/* what tests read and set */
-long host_memory_alive, host_pinned_alive, host_streams_alive, host_events_alive, host_graphs_alive, host_contexts_alive;
-long host_launches, host_copies, host_fail_launch, host_modules_alive, host_kernels;
-size_t host_limit = (size_t)1 << 32, host_used;
+/* What tests read and set.  Atomic: threads of a test call the driver at once (the bindings let the GIL go), and one count
+   that is lost would stay in every later test. */
+_Atomic long host_memory_alive, host_pinned_alive, host_streams_alive, host_events_alive, host_graphs_alive, host_contexts_alive;
+_Atomic long host_launches, host_copies, host_fail_launch, host_modules_alive, host_kernels;
+_Atomic size_t host_limit = (size_t)1 << 32, host_used;
 static __thread int depth; /* of the stack of contexts */
 
 typedef struct Node { int kind; void *to, *from; size_t size; void (*f)(void *); void *data; struct Node *next; } Node;
