@@ -25,6 +25,9 @@ def from_netpbm(content: bytes, mode: str) -> Pixels:
     Raises:
         InputError: it is no such file; tells what is wrong without its name.
     """
+    # Pillow reads plain text too, which no other runner has to
+    if content[:2] != (b"P6" if mode == "RGB" else b"P5"):
+        raise InputError(f"it is no binary {'PPM' if mode == 'RGB' else 'PGM'}")
     try:
         with Image.open(io.BytesIO(content), formats=("PPM",)) as image:
             if image.mode != mode:

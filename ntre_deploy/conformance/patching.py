@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ntre_deploy.conformance.kit import Kit
-from ntre_deploy.errors import InputError
+from ntre_deploy.conformance.cases import KitError
+from ntre_deploy.conformance.kit import Kit, reading_kit
 from ntre_deploy.files import reading
 
 
@@ -18,7 +18,7 @@ def patched(kit: Kit, bundle: Path, operations: Sequence[dict[str, Any]]) -> Ite
     """Yield the folder of a patched copy, which is removed in the end.
 
     Raises:
-        InputError: the patch cannot be applied, or a file of the kit was changed.
+        KitError: the patch cannot be applied, or a file of the kit was changed.
     """
     with tempfile.TemporaryDirectory(prefix="ntre-conformance-", ignore_cleanup_errors=True) as outside:
         folder = Path(outside) / bundle.name
@@ -27,7 +27,7 @@ def patched(kit: Kit, bundle: Path, operations: Sequence[dict[str, Any]]) -> Ite
             for path in bundle.iterdir():
                 _link_or_copy(path, folder / path.name)
         for number, operation in enumerate(operations):
-            with reading(folder, "The patched copy"):
+            with reading_kit(folder, "The patched copy"):
                 _apply(kit, folder, operation, Path(outside) / f"moved-{number}")
         yield folder
 
@@ -45,9 +45,7 @@ def _apply(kit: Kit, folder: Path, operation: dict[str, Any], outside: Path) -> 
         name, op = str(operation["name"]), operation["op"]
         path = folder / name
         if path.parent != folder or name in ("", ".", ".."):
-            raise InputError(
-                f"The kit {kit.folder} patches {name!r}, which is no file of a bundle; make the kit again."
-            )
+            raise KitError(f"The kit {kit.folder} patches {name!r}, which is no file of a bundle; make the kit again.")
         if op == "write":
             _put(path, kit.read(operation["file"]))
         elif op == "append":
@@ -67,11 +65,9 @@ def _apply(kit: Kit, folder: Path, operation: dict[str, Any], outside: Path) -> 
             path.unlink(missing_ok=True)
             path.mkdir()
         else:
-            raise InputError(f"The kit {kit.folder} has a patch with the operation {op!r}, which is unknown.")
+            raise KitError(f"The kit {kit.folder} has a patch with the operation {op!r}, which is unknown.")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The kit {kit.folder} has a patch that cannot be applied ({error}); make it again."
-        ) from error
+        raise KitError(f"The kit {kit.folder} has a patch that cannot be applied ({error}); make it again.") from error
 
 
 def _put(path: Path, content: bytes) -> None:

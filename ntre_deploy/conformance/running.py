@@ -3,12 +3,14 @@
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ntre_deploy import __version__
+from ntre_deploy.conformance.cases import Case, KitError
 from ntre_deploy.conformance.kit import Kit
 from ntre_deploy.conformance.measures import Measure, flag, largest, levels, relative, share, worst
 from ntre_deploy.conformance.patching import patched
@@ -22,7 +24,6 @@ from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.runtime.stacked import stack_memories
 from ntre_deploy.runtime.support import SupportMemory, calibrations
 
-Case = dict[str, Any]
 Measures = dict[str, Measure]
 # what Python's runtime is able to, see docs/conformance.md; whether links can be made is found out
 _ABLE = {"folder", "signature"}
@@ -78,11 +79,7 @@ class _Runner:
         }
 
     def run(self, case: Case) -> CaseResult:
-        try:
-            name, kind, steps = str(case["name"]), str(case["kind"]), [str(step) for step in case["steps"]]
-            run = self.kinds[kind]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"The kit {self.kit.folder} has a case that lacks or does not know {error}.") from error
+        name, kind, steps = case["name"], case["kind"], case["steps"]
         missing = [need for need in case.get("needs", ()) if need not in self._able()]
         if missing:
             return CaseResult(name, kind, (), skipped=missing[0])
@@ -91,21 +88,21 @@ class _Runner:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NtreWarning)
-                measures = run(case)
+                measures = self.kinds[kind](case)
             if expected is not None:
                 message = "an error was expected"
                 measures = {"error": flag(False)}
+        except KitError:
+            raise
         except NtreError as error:
             message = str(error)
             if expected is not None:
                 measures = {"error": flag(_is(error, expected))}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"The case {name} of the kit {self.kit.folder} cannot be read ({error!r}).") from error
         precision = self.segmenter.engine.precision
         limits = self.kit.content["tolerances"].get(precision, {}) | case.get("tolerances", {})
         unknown = [step for step in steps if step not in limits]
         if unknown:
-            raise InputError(f"The kit {self.kit.folder} has no tolerance for {unknown[0]} in {precision}.")
+            raise KitError(f"The kit {self.kit.folder} has no tolerance for {unknown[0]} in {precision}.")
         found = tuple(StepResult(step, measures.get(step), float(limits[step])) for step in steps)
         return CaseResult(name, kind, found, message=message)
 
@@ -114,7 +111,7 @@ class _Runner:
 
     def _letterbox(self, case: Case) -> Measures:
         image, spec = self.kit.image(case["image"]), self.segmenter.spec
-        expected = self.kit.tensors(case["expected"])
+        expected = self.kit.tensors(case["expected"], "input", *(["target"] if "mask" in case else []))
         box = Letterbox.fit(image.shape[0], image.shape[1], spec.size)
         found, _ = prepare_image(image, spec)
         off, differing = levels(found, expected["input"], spec.std)
@@ -134,15 +131,15 @@ class _Runner:
         pairs = list(zip(found, self._loaded(case["memories"]), strict=True))
         return {
             "prototype": worst(relative(a.prototype, b.prototype) for a, b in pairs),
-            "keys": worst(largest(mine, theirs) for a, b in pairs for mine, theirs in zip(a.keys, b.keys, strict=True)),
+            "keys": worst(_keys_apart(a, b) for a, b in pairs),
             "calibration": worst(_apart(a.calibration, b.calibration) for a, b in pairs),
             "shot-scores": worst(_apart(a.shot_scores, b.shot_scores) for a, b in pairs),
         }
 
     def _stack(self, case: Case) -> Measures:
         stacked = stack_memories(self._loaded(case["memories"]))._asdict()
-        expected = self.kit.tensors(case["expected"])
-        return {"stack": worst(largest(stacked[name], expected[name]) for name in ("prototypes", "keys", "chunks"))}
+        expected = self.kit.tensors(case["expected"], *stacked)
+        return {"stack": worst(largest(array, expected[name]) for name, array in stacked.items())}
 
     def _segment(self, case: Case) -> Measures:
         image, memories = self.kit.image(case["image"]), self._loaded(case["memories"])
@@ -150,7 +147,8 @@ class _Runner:
         if "expected" not in case:
             return {}
         logits, box = self.segmenter.logits(image, memories, calibrate=False)
-        expected, wanted = self.kit.tensors(case["expected"])["logits"], self.kit.labels(case["labels"])
+        expected = self.kit.tensors(case["expected"], "logits")["logits"]
+        wanted = self.kit.labels(case["labels"])
         back = label_map(calibrated(expected, calibrations(memories)), box)
         step = int(case["stride"])
         return {
@@ -196,6 +194,7 @@ def _is(error: NtreError, expected: dict[str, Any]) -> bool:
     return right and all(words in text for words in expected["text"])
 
 
+@cache
 def _links() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -209,6 +208,12 @@ def _apart(found: tuple[float, ...] | None, expected: tuple[float, ...] | None) 
     if found is None or expected is None:
         return 0.0 if found is expected else None
     return largest(np.array(found, np.float64), np.array(expected, np.float64))
+
+
+def _keys_apart(found: SupportMemory, expected: SupportMemory) -> Measure:
+    if found.shots != expected.shots:
+        return None
+    return worst(largest(mine, theirs) for mine, theirs in zip(found.keys, expected.keys, strict=True))
 
 
 def _fields(memory: SupportMemory) -> dict[str, Any]:
