@@ -13,6 +13,7 @@ from ntre_deploy.data.procedural import CLASSES, render_scene
 SHOTS: Mapping[str, int] = {"star": 1, "heart": 3, "moon": 2}
 # longest side of a scene: half of what is rendered, so that a kit stays small
 _LONGEST = 180
+_BORDER = 15
 # prime, so that no repetition falls on a multiple of anything
 _TEXTURE = (61, 97)
 
@@ -35,8 +36,8 @@ def scene(name: str, instance: int, seed: int, *, longest: int = _LONGEST) -> Sh
     factor = longest / max(target.shape)
     size = (round(target.shape[1] * factor), round(target.shape[0] * factor))
     mask = cv2.resize(target, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    around = cv2.dilate(mask, np.ones((3, 3), np.uint8)) - mask
-    # as annotators leave a border that nobody has to be right about
+    # as annotators leave a border that nobody has to be right about, and wide enough to be seen by a small network
+    around = cv2.dilate(mask, np.ones((_BORDER, _BORDER), np.uint8)) - mask
     mask[around > 0] = 255
     return Shown(cv2.resize(found.image, size, interpolation=cv2.INTER_AREA), mask)
 
@@ -65,6 +66,8 @@ def odd_sizes(size: int) -> dict[str, tuple[int, int]]:
         "2x2": (2, 2),
         "5-high": (5, 1),
         "5-wide": (1, 5),
+        # half of an odd number: rounded to the even one
+        "half": (1, 2),
         "1000-wide": (3, 1000),
         "1000-high": (1000, 3),
         # what OpenCV addresses at most

@@ -107,6 +107,15 @@ def _rounded_down(patch: Patch) -> None:
     patch.setattr(running.Letterbox, "fit", staticmethod(down))
 
 
+def _rounded_half_up(patch: Patch) -> None:
+    def up(height: int, width: int, size: int) -> letterbox.Letterbox:
+        longer = max(height, width)
+        inner = [max(1, (2 * side * size + longer) // (2 * longer)) for side in (height, width)]
+        return letterbox.Letterbox(size, height, width, *inner)
+
+    patch.setattr(running.Letterbox, "fit", staticmethod(up))
+
+
 def _ignored_counts(patch: Patch) -> None:
     def all_of_it(mask: Any, spec: Any) -> Any:
         return letterbox.prepare_mask((mask > 0).astype(np.uint8), spec)
@@ -181,7 +190,8 @@ _WRONG: list[tuple[Callable[[Patch], None], str, str, set[str]]] = [
     (_interpolated, "letterbox-(photo|portrait|one-more)", "letterbox-photo", {"input", "input-share"}),
     (_one_level_brighter, "letterbox-portrait", "letterbox-portrait", {"input-share"}),
     (_centred, "letterbox-landscape", "letterbox-landscape", {"input", "input-share"}),
-    (_rounded_down, "letterbox-(one-less|landscape|1000-wide)", "letterbox-landscape", {"box"}),
+    (_rounded_down, "letterbox-(one-less|photo|1000-wide)", "letterbox-photo", {"box"}),
+    (_rounded_half_up, "letterbox-(half|photo)", "letterbox-half", {"box", "input"}),
     (_ignored_counts, "letterbox-portrait|encode-star", "letterbox-portrait", {"target"}),
     (_ignored_counts, "encode-star", "encode-star", {"prototype", "keys"}),
     (_flipped, "segment-.*", "segment-3-way-star", {"labels", "labels-from-logits"}),

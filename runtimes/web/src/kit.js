@@ -68,6 +68,11 @@ import { SafetensorsError, readSafetensors } from "./safetensors.js";
 const FORMAT = "ntre-conformance";
 const VERSION = 1;
 
+/** The kit itself cannot be used, which says nothing about a runtime. */
+export class KitError extends InputError {
+  name = "KitError";
+}
+
 /** An opened kit; files are fetched when they are asked for, and kept. */
 export class Kit {
   /** @type {Map<string, Uint8Array>} */
@@ -86,7 +91,7 @@ export class Kit {
 
   /**
    * @param {string | URL} url of the kit's folder
-   * @throws {InputError} no kit, or one of another version
+   * @throws {KitError} no kit, or one of another version
    */
   static async open(url) {
     const folder = folderOf(url);
@@ -96,27 +101,27 @@ export class Kit {
     try {
       content = JSON.parse(new TextDecoder().decode(bytes));
     } catch {
-      throw new InputError(`${where} is not readable JSON; make the kit again.`);
+      throw new KitError(`${where} is not readable JSON; make the kit again.`);
     }
-    if (content?.format !== FORMAT) throw new InputError(`${where} is not that of a conformance kit.`);
+    if (content?.format !== FORMAT) throw new KitError(`${where} is not that of a conformance kit.`);
     if (content.version !== VERSION) {
-      throw new InputError(`${where} is of version ${content.version}; ${VERSION} is expected: make the kit again.`);
+      throw new KitError(`${where} is of version ${content.version}; ${VERSION} is expected: make the kit again.`);
     }
     return new Kit(folder, content, await sha256(bytes));
   }
 
   /**
    * @param {string} path
-   * @throws {InputError} the kit does not list it, or it was changed
+   * @throws {KitError} the kit does not list it, or it was changed
    */
   async read(path) {
     const known = this.#files.get(path);
     if (known) return known;
     const entry = this.content.files[path];
-    if (!entry) throw new InputError(`The kit does not list its file ${path}; make it again.`);
+    if (!entry) throw new KitError(`The kit does not list its file ${path}; make it again.`);
     const bytes = await fetchedBytes(new URL(path, this.url).href);
     if (bytes.length !== entry.size || (await sha256(bytes)) !== entry.sha256) {
-      throw new InputError(`${path} has been changed: its SHA-256 is not that of kit.json; make the kit again.`);
+      throw new KitError(`${path} has been changed: its SHA-256 is not that of kit.json; make the kit again.`);
     }
     this.#files.set(path, bytes);
     return bytes;
@@ -132,7 +137,7 @@ export class Kit {
       return new Map([...readSafetensors(bytes).tensors].map(([name, tensor]) => [name, numbers(tensor)]));
     } catch (error) {
       if (!(error instanceof SafetensorsError)) throw error;
-      throw new InputError(`${path} cannot be read: ${error.message}; make the kit again.`);
+      throw new KitError(`${path} cannot be read: ${error.message}; make the kit again.`);
     }
   }
 
@@ -163,7 +168,7 @@ export class Kit {
    * @returns {Promise<Picture>}
    */
   async #picture(entry, name, channels) {
-    if (!entry) throw new InputError(`The kit has no picture ${name}; make it again.`);
+    if (!entry) throw new KitError(`The kit has no picture ${name}; make it again.`);
     const { width, height } = entry;
     const tile = parseNetpbm(await this.read(entry.file), entry.file, channels);
     if (tile.width === width && tile.height === height) return tile;
@@ -188,10 +193,10 @@ export class Kit {
 export async function fetchedBytes(where) {
   try {
     const response = await fetch(where, { cache: "no-cache" });
-    if (!response.ok) throw new InputError(`${where} cannot be read: the server says ${response.status}.`);
+    if (!response.ok) throw new KitError(`${where} cannot be read: the server says ${response.status}.`);
     return new Uint8Array(await response.arrayBuffer());
   } catch (error) {
-    throw explained(error, (reason) => new InputError(`${where} cannot be read: ${reason}.`));
+    throw explained(error, (reason) => new KitError(`${where} cannot be read: ${reason}.`));
   }
 }
 
@@ -209,7 +214,7 @@ export function parseNetpbm(bytes, path, channels) {
     height = Number(found?.[3]);
   const data = bytes.subarray(found?.[0].length ?? 0);
   if (found?.[1] !== (channels === 3 ? "6" : "5") || data.length !== width * height * channels) {
-    throw new InputError(`${path} is no binary ${channels === 3 ? "PPM" : "PGM"} of 255 levels; make the kit again.`);
+    throw new KitError(`${path} is no binary ${channels === 3 ? "PPM" : "PGM"} of 255 levels; make the kit again.`);
   }
   return { data, width, height };
 }
