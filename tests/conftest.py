@@ -105,6 +105,14 @@ def exported(tiny_checkpoint: Path, once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def conformance_kit(exported: Path, once: Once) -> Path:
+    """The conformance kit of the tiny bundle, for every runtime; tests must not change it."""
+    from ntre_deploy.conformance.writing import write_kit
+
+    return once("conformance", lambda folder: write_kit(exported, folder / "kit")) / "kit"
+
+
+@pytest.fixture(scope="session")
 def demo_bundle(once: Once) -> Path:
     """The trained model that comes with the package, exported in fp32; tests must not change it."""
     from importlib.resources import as_file, files

@@ -17,6 +17,7 @@ from ntre_deploy import __version__
 from ntre_deploy.cli import (
     bench,
     build,
+    conformance,
     demo,
     doctor,
     download,
@@ -76,6 +77,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.command,
     "studio": studio.command,
     "bench": bench.command,
+    "conformance": conformance.command,
     "import-weights": import_weights.command,
     "download": download.command,
     "pretrain": pretrain.command,
@@ -94,6 +96,7 @@ _SHORT = {
     "segment": "Photos and videos to masks, by example.",
     "studio": "Mark it, see it found, in the browser.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
+    "conformance": "Proof that another runtime gives the same.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
     "download": "The photos and masks of PASCAL-5i.",
     "pretrain": "A backbone from scratch.",
@@ -102,7 +105,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "bench"),
+    "Deploy": ("export", "build", "sign", "segment", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
