@@ -1,0 +1,25 @@
+// JSON of hostile files: bounded depth, and values shown in messages as Python shows them.
+#ifndef NTRE_SRC_JSON_HPP
+#define NTRE_SRC_JSON_HPP
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace ntre {
+
+using Json = nlohmann::json;
+
+struct JsonError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// Throws JsonError: no JSON, no UTF-8, or nested deeper than any file of ours.
+Json parse_json(std::string_view text);
+
+// The value as Python's `repr`, cut after 80 characters.
+std::string shown(const Json& value);
+
+}  // namespace ntre
+
+#endif
