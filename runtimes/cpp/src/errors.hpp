@@ -1,6 +1,5 @@
 // The errors of `ntre_deploy.errors`: what a user can mend, in one line.
-#ifndef NTRE_SRC_ERRORS_HPP
-#define NTRE_SRC_ERRORS_HPP
+#pragma once
 
 #include <string>
 #include <vector>
@@ -21,5 +20,3 @@ void check_one_of(const std::string& given, const std::vector<std::string>& know
 std::string joined(const std::vector<std::string>& parts, const std::string& between = ", ");
 
 }  // namespace ntre
-
-#endif

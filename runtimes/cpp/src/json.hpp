@@ -1,6 +1,5 @@
 // JSON of hostile files: bounded depth, and values shown in messages as Python shows them.
-#ifndef NTRE_SRC_JSON_HPP
-#define NTRE_SRC_JSON_HPP
+#pragma once
 
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,7 +10,7 @@ namespace ntre {
 using Json = nlohmann::json;
 
 struct JsonError : std::runtime_error {
-    using std::runtime_error::runtime_error;
+  using std::runtime_error::runtime_error;
 };
 
 // Throws JsonError: no JSON, no UTF-8, or nested deeper than any file of ours.
@@ -21,5 +20,3 @@ Json parse_json(std::string_view text);
 std::string shown(const Json& value);
 
 }  // namespace ntre
-
-#endif

@@ -1,6 +1,5 @@
 // The manifest of a bundle, read as the hostile file that it may be; as Python's `runtime.manifest`.
-#ifndef NTRE_SRC_MANIFEST_HPP
-#define NTRE_SRC_MANIFEST_HPP
+#pragma once
 
 #include <cstdint>
 #include <string>
@@ -11,43 +10,43 @@
 
 namespace ntre {
 
-constexpr char MANIFEST[] = "manifest.json";
-constexpr char SIGNATURE[] = "manifest.sig";
-constexpr std::uint64_t MAX_MANIFEST_BYTES = 4 << 20;
+constexpr char kManifest[] = "manifest.json";
+constexpr char kSignature[] = "manifest.sig";
+constexpr std::uint64_t kMaxManifestBytes = 4 << 20;
 
 // One file of the bundle; `name` is a plain file name inside its folder.
 struct FileEntry {
-    std::string name;
-    std::string role;  // support, query, self-test or reference
-    std::string engine;
-    std::string precision;  // found in the file that was built
-    std::uint64_t size = 0;
-    std::string sha256;
+  std::string name;
+  std::string role;  // support, query, self-test or reference
+  std::string engine;
+  std::string precision;  // found in the file that was built
+  std::uint64_t size = 0;
+  std::string sha256;
 };
 
 // An engine that compiles graphs of the bundle by itself when it loads; `support` and `query` name files.
 struct EngineEntry {
-    std::string engine;
-    std::string precision;
-    std::string support;
-    std::string query;
+  std::string engine;
+  std::string precision;
+  std::string support;
+  std::string query;
 };
 
 // The network behind the graphs.
 struct ModelEntry {
-    std::string id;  // a support memory belongs to one
-    std::uint64_t prototype_channels = 0;
-    std::uint64_t key_channels = 0;
-    std::uint64_t feature_height = 0;
-    std::uint64_t feature_width = 0;
+  std::string id;  // a support memory belongs to one
+  std::uint64_t prototype_channels = 0;
+  std::uint64_t key_channels = 0;
+  std::uint64_t feature_height = 0;
+  std::uint64_t feature_width = 0;
 };
 
 struct Manifest {
-    std::string name;
-    ModelEntry model;
-    InputSpec input;
-    std::vector<FileEntry> files;
-    std::vector<EngineEntry> engines;
+  std::string name;
+  ModelEntry model;
+  InputSpec input;
+  std::vector<FileEntry> files;
+  std::vector<EngineEntry> engines;
 };
 
 // The manifest in the bytes of the file that `where` names.
@@ -55,5 +54,3 @@ struct Manifest {
 Manifest parse_manifest(const std::string& where, std::string_view bytes);
 
 }  // namespace ntre
-
-#endif

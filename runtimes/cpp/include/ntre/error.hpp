@@ -1,5 +1,4 @@
-#ifndef NTRE_ERROR_HPP
-#define NTRE_ERROR_HPP
+#pragma once
 
 #include <stdexcept>
 #include <string>
@@ -11,15 +10,13 @@ enum class ErrorCode { gate = 1, input = 2, engine = 3, internal = 4 };
 
 // An error that a user can mend: one line that names what was given, what was expected and the next step.
 class Error : public std::runtime_error {
-public:
-    Error(ErrorCode code, const std::string& text) : std::runtime_error(text), code_(code) {}
+ public:
+  Error(ErrorCode code, const std::string& text) : std::runtime_error(text), code_(code) {}
 
-    ErrorCode code() const noexcept { return code_; }
+  ErrorCode code() const noexcept { return code_; }
 
-private:
-    ErrorCode code_;
+ private:
+  ErrorCode code_;
 };
 
 }  // namespace ntre
-
-#endif
