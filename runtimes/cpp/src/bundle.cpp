@@ -73,8 +73,12 @@ SelfTest::Plane plane(const Safetensors& read, const char* name, const std::vect
 
 SelfTest parse_self_test(std::string_view content) {
   const Safetensors read = read_safetensors(content);
-  SelfTest test{plane(read, "image", {3}), plane(read, "support_image", {3}), plane(read, "support_mask", {}),
-                plane(read, "labels", {}), {}, {}};
+  SelfTest test{plane(read, "image", {3}),
+                plane(read, "support_image", {3}),
+                plane(read, "support_mask", {}),
+                plane(read, "labels", {}),
+                {},
+                {}};
   const auto logits = read.tensors.find("logits");
   if (logits == read.tensors.end() || logits->second.dtype != "F32" || read.tensors.size() != 5)
     throw SafetensorsError("its tensors are not those of a self-test");
@@ -98,8 +102,9 @@ std::string Bundle::read(const FileEntry& entry) const {
   const fs::path path = folder_ / entry.name;
   std::string content = read_file(path, "Bundle file");
   if (sha256(content) != entry.sha256)
-    throw input_error(path.string() +
-                      " has been changed: its SHA-256 is not the manifest's; copy the bundle again or export it again.");
+    throw input_error(
+        path.string() +
+        " has been changed: its SHA-256 is not the manifest's; copy the bundle again or export it again.");
   return content;
 }
 

@@ -28,9 +28,8 @@ const std::vector<std::string>& flags() {
 
 bool any_of(std::initializer_list<const char*> wanted) {
   const auto& found = flags();
-  return std::any_of(wanted.begin(), wanted.end(), [&](const char* flag) {
-    return std::find(found.begin(), found.end(), flag) != found.end();
-  });
+  return std::any_of(wanted.begin(), wanted.end(),
+                     [&](const char* flag) { return std::find(found.begin(), found.end(), flag) != found.end(); });
 }
 
 }  // namespace

@@ -54,8 +54,8 @@ class Engine {
 // What the choice of an engine has to know of one before it is opened.
 struct EngineKind {
   std::string name;
-  std::string files;                    // engine name of its files in the manifest
-  std::vector<std::string> precisions;  // best first
+  std::string files;                                                // engine name of its files in the manifest
+  std::vector<std::string> precisions;                              // best first
   std::function<std::string(const std::string& precision)> lacks;   // why this machine cannot run one; empty if it can
   std::function<std::string(const std::string& precision)> unwise;  // why another one is better here
   // Throws an input error: a file was changed. Throws an engine error: the precision cannot be had here.
@@ -75,10 +75,9 @@ struct Choice {
 // Names of the engines that this library was built with, best first.
 std::vector<std::string> engine_names();
 
-// Opens an engine of a bundle: `auto` takes the best that runs, any other name gets that engine or an error, and so does
-// a precision that is not empty.
-// Throws an input error: an unknown name or hint, or a precision that the bundle does not hold.
-// Throws an engine error: no engine can run, or the one asked for cannot.
+// Opens an engine of a bundle: `auto` takes the best that runs, any other name gets that engine or an error, and so
+// does a precision that is not empty. Throws an input error: an unknown name or hint, or a precision that the bundle
+// does not hold. Throws an engine error: no engine can run, or the one asked for cannot.
 Choice open_engine(const Bundle& bundle, const std::string& name, const std::string& precision,
                    const EngineOptions& options);
 

@@ -58,9 +58,8 @@ void check_precision(const Bundle& bundle, const std::vector<EngineKind>& candid
       if (!holds(in_any, held)) in_any.push_back(held);
   }
   if (!holds(in_any, precision))
-    throw input_error(bundle.folder().string() + " holds " + (in_any.empty() ? "no graphs" : joined(in_any)) +
-                      " for " + name + ", not " + precision + "." +
-                      (known ? " `ntre export` makes it with --precision." : ""));
+    throw input_error(bundle.folder().string() + " holds " + (in_any.empty() ? "no graphs" : joined(in_any)) + " for " +
+                      name + ", not " + precision + "." + (known ? " `ntre export` makes it with --precision." : ""));
 }
 
 // reasons without the advice in brackets
@@ -88,9 +87,9 @@ Choice open_engine(const Bundle& bundle, const std::string& name, const std::str
   check_options(options);
   std::vector<EngineKind> candidates = kinds();
   if (name != "auto")
-    candidates.erase(std::remove_if(candidates.begin(), candidates.end(),
-                                    [&](const EngineKind& kind) { return kind.name != name; }),
-                     candidates.end());
+    candidates.erase(
+        std::remove_if(candidates.begin(), candidates.end(), [&](const EngineKind& kind) { return kind.name != name; }),
+        candidates.end());
   if (!precision.empty()) check_precision(bundle, candidates, name, precision);
   std::vector<std::string> passed;
   for (const auto& kind : candidates) {

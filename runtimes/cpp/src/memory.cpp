@@ -46,8 +46,7 @@ void check_digest(std::string_view file, const Json& content, int version, const
            what + " --save-memory FOLDER`.");
     return;
   }
-  const std::string digest =
-      found != content.end() && found->is_string() ? found->get<std::string>() : std::string();
+  const std::string digest = found != content.end() && found->is_string() ? found->get<std::string>() : std::string();
   // in lower case only, as every bit of the file counts
   const bool digits = digest.size() == kDigits && digest.find_first_not_of("0123456789abcdef") == std::string::npos;
   if (!digits)
@@ -104,7 +103,7 @@ std::string SupportMemory::to_bytes() const {
   for (std::size_t k = 0; k < keys.size(); ++k)
     tensors.push_back({"keys." + std::to_string(k), {keys[k].depth, keys[k].count}, keys[k].data.data()});
   tensors.push_back({"prototype", {prototype.size()}, prototype.data()});
-  Json content = {{"format", kFormat}, {"version", kVersion},           {"name", name},
+  Json content = {{"format", kFormat}, {"version", kVersion},          {"name", name},
                   {"model", model},    {"shot_scores", Json(nullptr)}, {"sha256", std::string(kDigits, '0')}};
   if (shot_scores) content["shot_scores"] = *shot_scores;
   if (calibration) {

@@ -215,8 +215,7 @@ std::vector<float> Pipeline::query(const std::vector<float>& pixels, const Stack
   return found;
 }
 
-std::vector<float> Pipeline::logits(const ImageView& image, const Memories& memories, Letterbox& box,
-                                    bool calibrated) {
+std::vector<float> Pipeline::logits(const ImageView& image, const Memories& memories, Letterbox& box, bool calibrated) {
   check_pixels(image.data, image.width, image.height, image.stride, 3, "The image");
   const StackedSupports& supports = stacked(memories);
   box = prepare_image(image, spec_, pixels_.data());
@@ -261,11 +260,11 @@ void Pipeline::run_self_test(const Bundle& bundle) {
   const auto [least_pixels, most_logits] = demanded(engine_->precision);
   // written so that NaN fails
   if (!(pixels >= least_pixels && off <= most_logits))
-    throw engine_error(engine_->name + " " + engine_->precision + " fails the bundle's self-test: " +
-                       formatted("%.2f%%", 100 * pixels) + " of the pixels are right (" +
-                       formatted("%.1f%%", 100 * least_pixels) + " demanded) and logits are off by " +
-                       formatted("%.1e", off) + " (" + formatted("%.0e", most_logits) +
-                       " allowed); do not use it on this machine.");
+    throw engine_error(engine_->name + " " + engine_->precision +
+                       " fails the bundle's self-test: " + formatted("%.2f%%", 100 * pixels) +
+                       " of the pixels are right (" + formatted("%.1f%%", 100 * least_pixels) +
+                       " demanded) and logits are off by " + formatted("%.1e", off) + " (" +
+                       formatted("%.0e", most_logits) + " allowed); do not use it on this machine.");
 }
 
 }  // namespace ntre

@@ -49,8 +49,8 @@ std::string raw_key(const fs::path& path) {
   if (!key) throw input_error(what + " is no public key as PEM; " + kNewKey + ".");
   unsigned char raw[kKeyBytes];
   std::size_t length = sizeof raw;
-  if (EVP_PKEY_base_id(key.get()) != EVP_PKEY_ED25519 ||
-      EVP_PKEY_get_raw_public_key(key.get(), raw, &length) != 1 || length != kKeyBytes)
+  if (EVP_PKEY_base_id(key.get()) != EVP_PKEY_ED25519 || EVP_PKEY_get_raw_public_key(key.get(), raw, &length) != 1 ||
+      length != kKeyBytes)
     throw input_error(what + " is a key of another kind, and Ed25519 is expected; " + kNewKey + ".");
   return std::string(reinterpret_cast<const char*>(raw), length);
 }
