@@ -24,9 +24,7 @@
 /* What this header describes; compare with `ntre_abi_version` where the library is loaded at run time. */
 #define NTRE_ABI_VERSION 1
 
-#if defined(NTRE_STATIC)
-#define NTRE_API
-#elif defined(_WIN32)
+#if defined(_WIN32)
 #if defined(NTRE_BUILDING)
 #define NTRE_API __declspec(dllexport)
 #else
