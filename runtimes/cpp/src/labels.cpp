@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <string>
 
+#include "errors.hpp"
 #include "lanes.hpp"
 #include "wayback.hpp"
 
@@ -28,7 +30,7 @@ struct Mean {
   Mean from(std::size_t column) const { return {first + column, step, taps, shares, stride}; }
 };
 
-// `take` of each column's value.  Nearly all means are of two lines or three, which are worth loops of their own.
+// `take` of each column's value. Nearly all means are of two lines or three, which are worth loops of their own.
 template <typename Take>
 NTRE_INLINE void each(const Mean& mean, std::size_t count, const Take& take) {
   const float* a = mean.first;
@@ -36,15 +38,15 @@ NTRE_INLINE void each(const Mean& mean, std::size_t count, const Take& take) {
   if (mean.taps == 2) {
     const float* b = a + mean.step;
     const float t = mean.shares[mean.stride];
-    for (std::size_t x = 0; x < count; x++) take(x, a[x] * s + b[x] * t);
+    for (std::size_t x = 0; x < count; ++x) take(x, a[x] * s + b[x] * t);
   } else if (mean.taps == 3) {
     const float *b = a + mean.step, *c = b + mean.step;
     const float t = mean.shares[mean.stride], u = mean.shares[2 * mean.stride];
-    for (std::size_t x = 0; x < count; x++) take(x, a[x] * s + b[x] * t + c[x] * u);
+    for (std::size_t x = 0; x < count; ++x) take(x, a[x] * s + b[x] * t + c[x] * u);
   } else {
-    for (std::size_t x = 0; x < count; x++) {
+    for (std::size_t x = 0; x < count; ++x) {
       float sum = a[x] * s;
-      for (std::size_t k = 1; k < at(mean.taps); k++) sum += a[k * mean.step + x] * mean.shares[k * mean.stride];
+      for (std::size_t k = 1; k < at(mean.taps); ++k) sum += a[k * mean.step + x] * mean.shares[k * mean.stride];
       take(x, sum);
     }
   }
@@ -58,7 +60,7 @@ NTRE_CLONES void marks(const Mean& mean, std::uint8_t* __restrict out, std::size
   each(mean, count, [=](std::size_t x, float value) { out[x] = value > 0 ? 1 : 0; });
 }
 
-// A class's margins against the best ones so far.  NaN wins nowhere and is never beaten, as in Python.
+// A class's margins against the best ones so far. NaN wins nowhere and is never beaten, as in Python.
 NTRE_CLONES void challenge(const Mean& mean, std::int32_t number, float* __restrict best,
                            std::int32_t* __restrict winners, std::size_t count) {
   each(mean, count, [=](std::size_t x, float value) {
@@ -69,12 +71,12 @@ NTRE_CLONES void challenge(const Mean& mean, std::int32_t number, float* __restr
 }
 
 NTRE_CLONES void narrow(const std::int32_t* __restrict winners, std::uint8_t* __restrict labels, std::size_t count) {
-  for (std::size_t x = 0; x < count; x++) labels[x] = static_cast<std::uint8_t>(winners[x]);
+  for (std::size_t x = 0; x < count; ++x) labels[x] = static_cast<std::uint8_t>(winners[x]);
 }
 
 NTRE_CLONES void widen_bounds(const float* __restrict values, float* __restrict lower, float* __restrict upper,
                               std::size_t count) {
-  for (std::size_t x = 0; x < count; x++) {
+  for (std::size_t x = 0; x < count; ++x) {
     lower[x] = values[x] < lower[x] ? values[x] : lower[x];
     upper[x] = values[x] > upper[x] ? values[x] : upper[x];
   }
@@ -87,14 +89,14 @@ NTRE_CLONES void spread(const float* features, const WayBack& axis, float* __res
     const float* from = features + run.first;
     if (run.taps == 2) {
       const float* t = axis.share(1);
-      for (int x = run.begin; x < run.end; x++) out[x] = from[0] * s[x] + from[1] * t[x];
+      for (int x = run.begin; x < run.end; ++x) out[x] = from[0] * s[x] + from[1] * t[x];
     } else if (run.taps == 3) {
       const float *t = axis.share(1), *u = axis.share(2);
-      for (int x = run.begin; x < run.end; x++) out[x] = from[0] * s[x] + from[1] * t[x] + from[2] * u[x];
+      for (int x = run.begin; x < run.end; ++x) out[x] = from[0] * s[x] + from[1] * t[x] + from[2] * u[x];
     } else {
-      for (int x = run.begin; x < run.end; x++) {
+      for (int x = run.begin; x < run.end; ++x) {
         out[x] = from[0] * s[x];
-        for (int k = 1; k < run.taps; k++) out[x] += from[k] * axis.share(k)[x];
+        for (int k = 1; k < run.taps; ++k) out[x] += from[k] * axis.share(k)[x];
       }
     }
   }
@@ -109,15 +111,19 @@ class Margins {
         width_(at(box.width)),
         rows_(way_back(box.height, box.inner_height, box.size, logits.height)),
         values_(at(classes) * features_ * width_) {
+    if (logits.classes < 1 || logits.classes > kMaxClasses) {
+      throw input_error(std::to_string(logits.classes) + " classes were given; a label map holds 1 to " +
+                        std::to_string(kMaxClasses) + ".");
+    }
     const WayBack columns = way_back(box.width, box.inner_width, box.size, logits.width);
     const std::size_t w = at(logits.width), plane = at(logits.height) * w;
     std::vector<float> margin(w);
     float* out = values_.data();
-    for (int n = from; n < from + classes; n++) {
-      for (std::size_t y = 0; y < features_; y++, out += width_) {
+    for (int n = from; n < from + classes; ++n) {
+      for (std::size_t y = 0; y < features_; ++y, out += width_) {
         // the maps are linear, so the difference may go through them alone
         const float* rest = logits.data + 2 * at(n) * plane + y * w;
-        for (std::size_t x = 0; x < w; x++) margin[x] = rest[plane + x] - rest[x];
+        for (std::size_t x = 0; x < w; ++x) margin[x] = rest[plane + x] - rest[x];
         spread(margin.data(), columns, out);
       }
     }
@@ -128,7 +134,9 @@ class Margins {
   std::size_t width() const { return width_; }
   const WayBack& rows() const { return rows_; }
   // line `feature` of class `n`
-  const float* line(int n, std::size_t feature) const { return values_.data() + (at(n) * features_ + feature) * width_; }
+  const float* line(int n, std::size_t feature) const {
+    return values_.data() + (at(n) * features_ + feature) * width_;
+  }
 
   // Row `y` of the photo, one of `rows`, as a mean of the lines of class `n`.
   Mean row(int n, const WayBack::Run& rows, int y) const {
@@ -158,9 +166,9 @@ class Labeller {
         upper_(margins.width()),
         lead_(margins.width()),
         numbers_(margins.width()) {
-    for (std::size_t y = 0; y < margins.features(); y++) {
+    for (std::size_t y = 0; y < margins.features(); ++y) {
       start(margins.width());
-      for (int n = 0; n < margins.classes(); n++) {
+      for (int n = 0; n < margins.classes(); ++n) {
         challenge({margins.line(n, y), 0, 1, &kWhole, 0}, n + 1, best_.data(), numbers_.data(), margins.width());
       }
       narrow(numbers_.data(), winners_.data() + y * margins.width(), margins.width());
@@ -172,7 +180,7 @@ class Labeller {
     for (const WayBack::Run& rows : margins_.rows().runs) {
       const std::uint8_t* settled = winners_.data() + at(rows.first) * width;
       const std::vector<Columns> open = unsettled(rows);
-      for (int y = rows.begin; y < rows.end; y++) {
+      for (int y = rows.begin; y < rows.end; ++y) {
         std::uint8_t* out = labels + at(y) * width;
         std::memcpy(out, settled, width);
         for (const Columns& columns : open) decide(columns, rows, y, out + columns.begin);
@@ -191,9 +199,9 @@ class Labeller {
     const std::size_t width = margins_.width();
     const std::uint8_t* top = winners_.data() + at(rows.first) * width;
     std::vector<Columns> found;
-    for (std::size_t x = 0; x < width; x++) {
+    for (std::size_t x = 0; x < width; ++x) {
       bool same = true;
-      for (int t = 1; t < rows.taps; t++) same = same && top[at(t) * width + x] == top[x];
+      for (int t = 1; t < rows.taps; ++t) same = same && top[at(t) * width + x] == top[x];
       if (same) continue;
       if (!found.empty() && x - (found.back().begin + found.back().count) < kGap) {
         found.back().count = x + 1 - found.back().begin;
@@ -216,19 +224,19 @@ class Labeller {
       const float* line = margins_.line(n, at(rows.first)) + columns.begin;
       std::copy_n(line, columns.count, lower);
       std::copy_n(line, columns.count, upper);
-      for (int t = 1; t < rows.taps; t++) {
+      for (int t = 1; t < rows.taps; ++t) {
         widen_bounds(line + at(t) * margins_.width(), lower, upper, columns.count);
       }
     };
     std::fill_n(lead, columns.count, 0.0F);
-    for (int n = 0; n < margins_.classes(); n++) {
+    for (int n = 0; n < margins_.classes(); ++n) {
       bound(n);
-      for (std::size_t x = 0; x < columns.count; x++) lead[x] = lower[x] > lead[x] ? lower[x] : lead[x];
+      for (std::size_t x = 0; x < columns.count; ++x) lead[x] = lower[x] > lead[x] ? lower[x] : lead[x];
     }
-    for (int n = 0; n < margins_.classes(); n++) {
+    for (int n = 0; n < margins_.classes(); ++n) {
       bound(n);
       bool able = false;
-      for (std::size_t x = 0; x < columns.count; x++) able = able || !(upper[x] <= 0 || upper[x] < lead[x]);
+      for (std::size_t x = 0; x < columns.count; ++x) able = able || !(upper[x] <= 0 || upper[x] < lead[x]);
       if (able) columns.able.push_back(n);
     }
   }
@@ -265,24 +273,24 @@ std::vector<double> class_scores(const std::uint8_t* labels, const Logits& logit
   std::vector<std::int64_t> counts(classes + 1);
   std::vector<float> values(classes * width);
   for (const WayBack::Run& rows : margins.rows().runs) {
-    for (int y = rows.begin; y < rows.end; y++) {
+    for (int y = rows.begin; y < rows.end; ++y) {
       const std::uint8_t* row = labels + at(y) * width;
       // nobody asks for the background's
       if (std::all_of(row, row + width, [](std::uint8_t label) { return label == 0; })) continue;
-      for (int n = 0; n < logits.classes; n++) means(margins.row(n, rows, y), values.data() + at(n) * width, width);
-      for (std::size_t x = 0; x < width; x++) {
+      for (int n = 0; n < logits.classes; ++n) means(margins.row(n, rows, y), values.data() + at(n) * width, width);
+      for (std::size_t x = 0; x < width; ++x) {
         if (row[x] == 0) continue;
         // the winner's margin is the largest
         float top = 0, sum = 0;
-        for (std::size_t n = 0; n < classes; n++) top = std::max(top, values[n * width + x]);
-        for (std::size_t n = 0; n < classes; n++) sum += std::exp(values[n * width + x] - top);
+        for (std::size_t n = 0; n < classes; ++n) top = std::max(top, values[n * width + x]);
+        for (std::size_t n = 0; n < classes; ++n) sum += std::exp(values[n * width + x] - top);
         sums[row[x]] += static_cast<double>(1 / (sum + std::exp(-top)));
         counts[row[x]]++;
       }
     }
   }
   std::vector<double> scores(classes);
-  for (std::size_t n = 0; n < classes; n++) {
+  for (std::size_t n = 0; n < classes; ++n) {
     if (counts[n + 1] > 0) scores[n] = std::min(sums[n + 1] / static_cast<double>(counts[n + 1]), 1.0);
   }
   return scores;
@@ -291,7 +299,7 @@ std::vector<double> class_scores(const std::uint8_t* labels, const Logits& logit
 void margin_map(const Logits& logits, int n, const Letterbox& box, float* out) {
   const Margins margins(logits, n, 1, box);
   for (const WayBack::Run& rows : margins.rows().runs) {
-    for (int y = rows.begin; y < rows.end; y++) {
+    for (int y = rows.begin; y < rows.end; ++y) {
       means(margins.row(0, rows, y), out + at(y) * margins.width(), margins.width());
     }
   }

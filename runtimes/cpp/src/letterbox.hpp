@@ -2,22 +2,16 @@
 // kept, put at the top left, and the rest is filled with the mean colour.
 #pragma once
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 
+#include "inputspec.hpp"
 #include "ntre/image.hpp"
 
 namespace ntre {
 
 // the largest side that Python's OpenCV can address
 constexpr int kMaxSide = 32767;
-
-// What the network takes: RGB, (pixel - mean) / std with pixels in 0..255.
-struct InputSpec {
-  int size = 0;  // side of the square input in pixels
-  std::array<double, 3> mean{};
-  std::array<double, 3> std{};  // above 0
-};
 
 // Where an image of `height` x `width` pixels lies in the square input of `size` pixels.
 struct Letterbox {
@@ -30,12 +24,12 @@ struct Letterbox {
   bool averages() const;
 };
 
-// Letterbox and normalise an image whose sides are 1 to `kMaxSide`.  `out` is [3, size, size], of which every value is
+// Letterbox and normalise an image whose sides are 1 to `kMaxSide`. `out` is [3, size, size], of which every value is
 // written: zero (the mean colour) outside the image.
 Letterbox prepare_image(const ImageView& image, const InputSpec& spec, float* out);
 
-// Letterbox a support mask [box.height, box.width] of rows of `stride` bytes, where 1 is the target and anything else is
-// not.  `out` is [size, size] of 0 and 1, of which every value is written.
+// Letterbox a support mask [box.height, box.width] of rows of `stride` bytes, where 1 is the target and anything else
+// is not. `out` is [size, size] of 0 and 1, of which every value is written.
 void prepare_mask(const std::uint8_t* mask, std::ptrdiff_t stride, const Letterbox& box, float* out);
 
 }  // namespace ntre

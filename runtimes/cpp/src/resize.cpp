@@ -45,8 +45,9 @@ template <bool Last>
 NTRE_INLINE void interpolate(const std::uint8_t* row, const LinearTap* tap, const LinearTap* end, std::int16_t* out) {
   for (; tap != end; ++tap, out += 4) {
     // exact: below 2^24
-    store(shifted(pixel<Last>(row + 3 * tap->low) * tap->low_share + pixel<Last>(row + 3 * tap->high) * tap->high_share),
-          out);
+    store(
+        shifted(pixel<Last>(row + 3 * tap->low) * tap->low_share + pixel<Last>(row + 3 * tap->high) * tap->high_share),
+        out);
   }
 }
 
@@ -59,7 +60,7 @@ NTRE_CLONES void interpolate_columns(const std::uint8_t* row, const LinearTap* t
 
 NTRE_CLONES void blend(const std::int16_t* __restrict upper, std::int16_t s, const std::int16_t* __restrict lower,
                        std::int16_t t, std::uint8_t* __restrict out, std::size_t count) {
-  for (std::size_t i = 0; i < count; i++) {
+  for (std::size_t i = 0; i < count; ++i) {
     out[i] = static_cast<std::uint8_t>((((upper[i] * s) >> 16) + ((lower[i] * t) >> 16) + 2) >> 2);
   }
 }
@@ -80,11 +81,11 @@ AreaAxis area_axis(int n_out, int n_in, bool whole) {
   AreaAxis axis;
   axis.taps.reserve(static_cast<std::size_t>(n_out));
   axis.weights.reserve(static_cast<std::size_t>(n_in) + 2 * static_cast<std::size_t>(n_out));
-  for (std::int64_t i = 0; i < n_out; i++) {
+  for (std::int64_t i = 0; i < n_out; ++i) {
     // in units of 1 / n_out pixel
     const std::int64_t begin = i * n_in, end = begin + n_in;
     AreaTap tap{0, 0, axis.weights.size()};
-    for (std::int64_t s = begin / n_out; s * n_out < end && s < n_in; s++) {
+    for (std::int64_t s = begin / n_out; s * n_out < end && s < n_in; ++s) {
       const std::int64_t covered = std::min((s + 1) * n_out, end) - std::max(s * n_out, begin);
       // a pixel covered by less than 1/1000 is left out, as in OpenCV
       if (covered <= 0 || (covered < n_out && covered * 1000 <= n_out)) continue;
@@ -111,16 +112,16 @@ NTRE_CLONES void average_columns(const std::uint8_t* row, const AreaAxis& axis, 
   // only the last one reaches the end of the row
   const std::size_t last = axis.taps.size() - 1;
   const float* weights = axis.weights.data();
-  for (std::size_t i = 0; i < last; i++) store(covered<false>(row, axis.taps[i], weights), out + 4 * i);
+  for (std::size_t i = 0; i < last; ++i) store(covered<false>(row, axis.taps[i], weights), out + 4 * i);
   store(covered<true>(row, axis.taps[last], weights), out + 4 * last);
 }
 
 NTRE_CLONES void add_scaled(float* __restrict sums, const float* __restrict values, float weight, std::size_t count) {
-  for (std::size_t i = 0; i < count; i++) sums[i] += values[i] * weight;
+  for (std::size_t i = 0; i < count; ++i) sums[i] += values[i] * weight;
 }
 
 NTRE_CLONES void to_levels(const float* __restrict sums, float scale, std::uint8_t* __restrict out, std::size_t count) {
-  for (std::size_t i = 0; i < count; i++) {
+  for (std::size_t i = 0; i < count; ++i) {
     const float moved = sums[i] * scale + kRound;
     std::uint32_t bits;
     std::memcpy(&bits, &moved, sizeof bits);
@@ -140,7 +141,8 @@ void resize_linear(const ImageView& image, int width, int height, const RowSink&
   const auto columns = linear_taps(width, image.width, true), rows = linear_taps(height, image.height, false);
   const LinearTap* first = columns.data();
   const LinearTap* end = first + columns.size();
-  const LinearTap* careful = std::partition_point(first, end, [&](const LinearTap& t) { return t.high < image.width - 1; });
+  const LinearTap* careful =
+      std::partition_point(first, end, [&](const LinearTap& t) { return t.high < image.width - 1; });
   std::vector<std::int16_t> lines[2] = {std::vector<std::int16_t>(4 * columns.size()),
                                         std::vector<std::int16_t>(4 * columns.size())};
   // the rows of the source that the two lines were made of
@@ -156,7 +158,7 @@ void resize_linear(const ImageView& image, int width, int height, const RowSink&
     return static_cast<const std::int16_t*>(made);
   };
   std::vector<std::uint8_t> out(4 * columns.size());
-  for (int y = 0; y < height; y++) {
+  for (int y = 0; y < height; ++y) {
     const LinearTap& tap = rows[static_cast<std::size_t>(y)];
     const std::int16_t* upper = line(tap.low, tap.high);
     const std::int16_t* lower = line(tap.high, tap.low);
@@ -173,10 +175,10 @@ void resize_area(const ImageView& image, int width, int height, const RowSink& s
   std::vector<float> line(4 * columns.taps.size()), sums(line.size());
   std::vector<std::uint8_t> out(line.size());
   int made = -1;
-  for (int y = 0; y < height; y++) {
+  for (int y = 0; y < height; ++y) {
     const AreaTap& tap = rows.taps[static_cast<std::size_t>(y)];
     std::fill(sums.begin(), sums.end(), 0.0F);
-    for (int n = 0; n < tap.count; n++) {
+    for (int n = 0; n < tap.count; ++n) {
       // a row on the border of two pixels is wanted twice
       if (made != tap.first + n) {
         made = tap.first + n;
@@ -197,12 +199,12 @@ std::vector<float> resize_area(const float* plane, int in_width, int in_height, 
   std::vector<float> out(row_length * static_cast<std::size_t>(height)), line(row_length);
   float* sums = out.data();
   for (const AreaTap& tap : rows.taps) {
-    for (int n = 0; n < tap.count; n++) {
+    for (int n = 0; n < tap.count; ++n) {
       const float* from = plane + static_cast<std::ptrdiff_t>(tap.first + n) * in_width;
-      for (std::size_t x = 0; x < row_length; x++) {
+      for (std::size_t x = 0; x < row_length; ++x) {
         const AreaTap& column = columns.taps[x];
         float sum = 0;
-        for (int m = 0; m < column.count; m++) {
+        for (int m = 0; m < column.count; ++m) {
           sum += from[column.first + m] * columns.weights[column.weight + static_cast<std::size_t>(m)];
         }
         line[x] = sum;

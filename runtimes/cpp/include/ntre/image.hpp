@@ -14,4 +14,12 @@ struct ImageView {
   std::ptrdiff_t stride = 0;           // bytes from a row to the next, at least 3 * width; below 0 for bottom-up rows
 };
 
+// A mask of one byte a pixel: 1 the target, 0 the rest, 255 ignored; or 0 and 255 alone.  The pixels stay the caller's.
+struct MaskView {
+  const std::uint8_t* data = nullptr;  // the first row
+  int width = 0;                       // of its image
+  int height = 0;                      // of its image
+  std::ptrdiff_t stride = 0;           // bytes from a row to the next; below 0 for bottom-up rows
+};
+
 }  // namespace ntre
