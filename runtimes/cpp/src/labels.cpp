@@ -19,6 +19,14 @@ constexpr float kWhole = 1;
 
 std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
+int checked_classes(int classes) {
+  if (classes < 1 || classes > kMaxClasses) {
+    throw input_error(std::to_string(classes) + " classes were given; a label map holds 1 to " +
+                      std::to_string(kMaxClasses) + ".");
+  }
+  return classes;
+}
+
 // A line of the photo as a mean of some lines [h, W]: the shares are the same in all columns.
 struct Mean {
   const float* first;
@@ -78,7 +86,7 @@ NTRE_CLONES void widen_bounds(const float* __restrict values, float* __restrict 
                               std::size_t count) {
   for (std::size_t x = 0; x < count; ++x) {
     lower[x] = values[x] < lower[x] ? values[x] : lower[x];
-    upper[x] = values[x] > upper[x] ? values[x] : upper[x];
+    upper[x] = values[x] > upper[x] || values[x] != values[x] ? values[x] : upper[x];
   }
 }
 
@@ -106,15 +114,11 @@ NTRE_CLONES void spread(const float* features, const WayBack& axis, float* __res
 class Margins {
  public:
   Margins(const Logits& logits, int from, int classes, const Letterbox& box)
-      : classes_(classes),
+      : classes_(checked_classes(classes)),
         features_(at(logits.height)),
         width_(at(box.width)),
         rows_(way_back(box.height, box.inner_height, box.size, logits.height)),
         values_(at(classes) * features_ * width_) {
-    if (logits.classes < 1 || logits.classes > kMaxClasses) {
-      throw input_error(std::to_string(logits.classes) + " classes were given; a label map holds 1 to " +
-                        std::to_string(kMaxClasses) + ".");
-    }
     const WayBack columns = way_back(box.width, box.inner_width, box.size, logits.width);
     const std::size_t w = at(logits.width), plane = at(logits.height) * w;
     std::vector<float> margin(w);
