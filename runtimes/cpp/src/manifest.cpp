@@ -17,6 +17,8 @@ constexpr char kFormat[] = "ntre-bundle";
 constexpr int kSchema = 2;
 constexpr double kMaxNumber = 1e6;
 constexpr std::size_t kMaxName = 200;
+// beyond any network; keeps products of sizes far from what overflows
+constexpr std::uint64_t kMaxChannels = 1 << 16;
 
 // how the runtime prepares an image; another version may know others, and must not be misread by this one
 constexpr std::pair<const char*, const char*> kConvention[] = {
@@ -65,6 +67,13 @@ std::uint64_t positive(const Json& value, const std::string& what) {
   if (!value.is_number_unsigned() || value.get<std::uint64_t>() < 1)
     throw input_error(what + " is " + shown(value) + " where a whole number from 1 on is expected.");
   return value.get<std::uint64_t>();
+}
+
+std::uint64_t positive_to(std::uint64_t most, const Json& value, const std::string& what) {
+  const auto found = positive(value, what);
+  if (found > most)
+    throw input_error(what + " is " + std::to_string(found) + "; at most " + std::to_string(most) + " is supported.");
+  return found;
 }
 
 std::array<double, 3> three(const Json& value, const std::string& what) {
@@ -134,22 +143,19 @@ bool repeats(const Items& items, Key key) {
 ModelEntry parse_model(const Json& given) {
   ModelEntry model;
   const Json& sides = list(entry(given, "feature_size"), "feature_size", 2);
-  model.feature_height = positive(sides[0], "feature_size");
-  model.feature_width = positive(sides[1], "feature_size");
+  model.feature_height = positive_to(kMaxInputSize, sides[0], "feature_size");
+  model.feature_width = positive_to(kMaxInputSize, sides[1], "feature_size");
   model.id = text(entry(given, "id"), "model.id");
   dict(entry(given, "config"), "model.config");
   text(entry(given, "checkpoint_sha256"), "model.checkpoint_sha256");
   dict(entry(given, "origin"), "model.origin");
-  model.prototype_channels = positive(entry(given, "prototype_channels"), "prototype_channels");
-  model.key_channels = positive(entry(given, "key_channels"), "key_channels");
+  model.prototype_channels = positive_to(kMaxChannels, entry(given, "prototype_channels"), "prototype_channels");
+  model.key_channels = positive_to(kMaxChannels, entry(given, "key_channels"), "key_channels");
   return model;
 }
 
 InputSpec parse_input(const Json& given) {
-  const auto size = positive(entry(given, "size"), "input.size");
-  if (size > kMaxInputSize)
-    throw input_error("input.size is " + std::to_string(size) + "; at most " + std::to_string(kMaxInputSize) +
-                      " is supported.");
+  const auto size = positive_to(kMaxInputSize, entry(given, "size"), "input.size");
   for (const auto& [key, value] : kConvention) {
     const Json& found = entry(given, key);
     if (found != value)

@@ -35,10 +35,10 @@ struct EngineEntry {
 // The network behind the graphs.
 struct ModelEntry {
   std::string id;  // a support memory belongs to one
-  std::uint64_t prototype_channels = 0;
-  std::uint64_t key_channels = 0;
-  std::uint64_t feature_height = 0;
-  std::uint64_t feature_width = 0;
+  std::size_t prototype_channels = 0;
+  std::size_t key_channels = 0;
+  std::size_t feature_height = 0;
+  std::size_t feature_width = 0;
 };
 
 struct Manifest {
