@@ -38,8 +38,8 @@ void pixels_area(const float* plane, int in_width, int in_height, int width, int
 void pixels_way_back(int length, int inner, int size, int features, float* out) {
   const ntre::WayBack found = ntre::way_back(length, inner, size, features);
   for (const auto& run : found.runs) {
-    for (int i = run.begin; i < run.end; i++) {
-      for (int t = 0; t < run.taps; t++) out[i * features + run.first + t] += found.share(t)[i];
+    for (int i = run.begin; i < run.end; ++i) {
+      for (int t = 0; t < run.taps; ++t) out[i * features + run.first + t] += found.share(t)[i];
     }
   }
 }

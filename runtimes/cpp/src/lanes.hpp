@@ -10,7 +10,7 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-// The loops over rows, once more with AVX2 and chosen at load.  Sanitizers start after such a choice is made, and clang
+// The loops over rows, once more with AVX2 and chosen at load. Sanitizers start after such a choice is made, and clang
 // has it since 14 only.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(NTRE_ONE_TARGET)
@@ -61,7 +61,7 @@ using FourShorts = Lanes<std::int16_t>;
 using FourBytes = Lanes<std::uint8_t>;
 
 NTRE_INLINE Four operator+(Four a, Four b) {
-  for (int i = 0; i < 4; i++) a.lane[i] += b.lane[i];
+  for (int i = 0; i < 4; ++i) a.lane[i] += b.lane[i];
   return a;
 }
 NTRE_INLINE Four operator*(Four a, float b) {
@@ -70,17 +70,17 @@ NTRE_INLINE Four operator*(Four a, float b) {
 }
 NTRE_INLINE Four widened(FourBytes bytes) {
   Four found;
-  for (int i = 0; i < 4; i++) found.lane[i] = bytes.lane[i];
+  for (int i = 0; i < 4; ++i) found.lane[i] = bytes.lane[i];
   return found;
 }
 NTRE_INLINE FourShorts shifted(Four whole) {
   FourShorts found;
-  for (int i = 0; i < 4; i++) found.lane[i] = static_cast<std::int16_t>(static_cast<std::int32_t>(whole.lane[i]) >> 4);
+  for (int i = 0; i < 4; ++i) found.lane[i] = static_cast<std::int16_t>(static_cast<std::int32_t>(whole.lane[i]) >> 4);
   return found;
 }
 #endif
 
-// The pixel at `from`.  One that is `Last` in its row may be the last of the memory: no fourth byte is read.
+// The pixel at `from`. One that is `Last` in its row may be the last of the memory: no fourth byte is read.
 template <bool Last>
 NTRE_INLINE Four pixel(const std::uint8_t* from) {
   FourBytes bytes{};

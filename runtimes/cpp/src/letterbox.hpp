@@ -2,6 +2,7 @@
 // kept, put at the top left, and the rest is filled with the mean colour.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "inputspec.hpp"
@@ -23,12 +24,12 @@ struct Letterbox {
   bool averages() const;
 };
 
-// Letterbox and normalise an image whose sides are 1 to `kMaxSide`.  `out` is [3, size, size], of which every value is
+// Letterbox and normalise an image whose sides are 1 to `kMaxSide`. `out` is [3, size, size], of which every value is
 // written: zero (the mean colour) outside the image.
 Letterbox prepare_image(const ImageView& image, const InputSpec& spec, float* out);
 
 // Letterbox a support mask [box.height, box.width] of rows of `stride` bytes, where 1 is the target and anything else
-// is not.  `out` is [size, size] of 0 and 1, of which every value is written.
+// is not. `out` is [size, size] of 0 and 1, of which every value is written.
 void prepare_mask(const std::uint8_t* mask, std::ptrdiff_t stride, const Letterbox& box, float* out);
 
 }  // namespace ntre

@@ -38,7 +38,7 @@ WayBack way_back(int length, int inner, int size, int features) {
   std::vector<Mean> means(count);
   const double scale = static_cast<double>(inner) / length;
   int taps = 1;
-  for (std::size_t i = 0; i < count; i++) {
+  for (std::size_t i = 0; i < count; ++i) {
     const double position = std::clamp((static_cast<double>(i) + 0.5) * scale - 0.5, 0.0, inner - 1.0);
     const Tap outer = tap_at(position, inner), low = to_features(outer.low), high = to_features(outer.high);
     const float near = 1 - outer.share, far = outer.share;
@@ -47,7 +47,7 @@ WayBack way_back(int length, int inner, int size, int features) {
     mean.share = {near * (1 - low.share), near * low.share, far * (1 - high.share), far * high.share};
     mean.first = features - 1;
     mean.last = 0;
-    for (std::size_t k = 0; k < 4; k++) {
+    for (std::size_t k = 0; k < 4; ++k) {
       if (mean.share[k] == 0) continue;
       mean.first = std::min(mean.first, mean.feature[k]);
       mean.last = std::max(mean.last, mean.feature[k]);
@@ -55,9 +55,9 @@ WayBack way_back(int length, int inner, int size, int features) {
     taps = std::max(taps, mean.last - mean.first + 1);
   }
   WayBack found{length, {}, std::vector<float>(static_cast<std::size_t>(taps) * count)};
-  for (int i = 0; i < length; i++) {
+  for (int i = 0; i < length; ++i) {
     const Mean& mean = means[static_cast<std::size_t>(i)];
-    for (std::size_t k = 0; k < 4; k++) {
+    for (std::size_t k = 0; k < 4; ++k) {
       if (mean.share[k] == 0) continue;
       const auto tap = static_cast<std::size_t>(mean.feature[k] - mean.first);
       found.shares[tap * count + static_cast<std::size_t>(i)] += mean.share[k];
