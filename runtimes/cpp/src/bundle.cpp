@@ -6,6 +6,7 @@
 #include "errors.hpp"
 #include "json.hpp"
 #include "letterbox.hpp"
+#include "onnxfile.hpp"
 #include "safetensors.hpp"
 #include "sha256.hpp"
 #include "signature.hpp"
@@ -145,6 +146,16 @@ SelfTest Bundle::self_test() const {
     throw input_error("The self-test of " + folder_.string() + " is damaged: " + error.what() +
                       "; export the bundle again.");
   }
+}
+
+void Bundle::check() const {
+  constexpr std::string_view onnx = ".onnx";
+  for (const auto& file : manifest_.files) {
+    const std::string content = read(file);
+    if (file.name.size() > onnx.size() && file.name.substr(file.name.size() - onnx.size()) == onnx)
+      check_self_contained(content, file.name);
+  }
+  self_test();
 }
 
 }  // namespace ntre

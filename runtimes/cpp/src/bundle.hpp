@@ -54,6 +54,10 @@ class Bundle {
   // Throws an input error: there is none, or it is damaged.
   SelfTest self_test() const;
 
+  // Reads every file: their SHA-256, that ONNX files refer to no others, and that there is a self-test.
+  // Throws an input error: as `read`, `check_self_contained` and `self_test`.
+  void check() const;
+
  private:
   Bundle(fs::path folder, Manifest manifest) : folder_(std::move(folder)), manifest_(std::move(manifest)) {}
 

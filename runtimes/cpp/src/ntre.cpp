@@ -116,6 +116,16 @@ ntre_options known(const ntre_options* given) {
   return options;
 }
 
+std::vector<ntre::fs::path> paths(const char* const* trusted, size_t count) {
+  if (count > 0) need(trusted, "trusted");
+  std::vector<ntre::fs::path> found;
+  for (size_t i = 0; i < count; ++i) {
+    need(trusted[i], "a trusted key");
+    found.push_back(ntre::fs::u8path(trusted[i]));
+  }
+  return found;
+}
+
 ntre::LoadOptions load_options(const ntre_options& given) {
   ntre::LoadOptions options;
   options.engine = text_or(given.engine, "auto");
@@ -124,11 +134,7 @@ ntre::LoadOptions load_options(const ntre_options& given) {
   options.engine_options.hint = text_or(given.hint, "latency");
   if (given.cache != nullptr) options.engine_options.cache = ntre::fs::u8path(given.cache);
   options.self_test = given.skip_self_test == 0;
-  if (given.trusted_count > 0) need(given.trusted, "trusted");
-  for (size_t i = 0; i < given.trusted_count; ++i) {
-    need(given.trusted[i], "a trusted key");
-    options.trusted.push_back(ntre::fs::u8path(given.trusted[i]));
-  }
+  options.trusted = paths(given.trusted, given.trusted_count);
   return options;
 }
 
@@ -169,6 +175,13 @@ ntre_status ntre_load(const char* bundle, const ntre_options* options, ntre_segm
   return making(out, [&] {
     need(bundle, "bundle");
     return new ntre_segmenter{ntre::Pipeline::load(ntre::fs::u8path(bundle), load_options(known(options)))};
+  });
+}
+
+ntre_status ntre_check(const char* bundle, const char* const* trusted, size_t trusted_count) {
+  return guarded([&] {
+    need(bundle, "bundle");
+    ntre::Bundle::open(ntre::fs::u8path(bundle), paths(trusted, trusted_count)).check();
   });
 }
 

@@ -103,6 +103,9 @@ Arguments parse(int count, char** words) {
   if (found.supports.empty() && found.memories.empty())
     throw wrong("No class was given; add --support NAME=IMAGE,MASK or --memory FILE.");
   if (found.images.empty() && found.save.empty()) throw wrong("No image was given.");
+  // before an engine is opened
+  for (const auto& image : found.images)
+    if (!std::filesystem::exists(image)) throw wrong("Picture " + image + " does not exist or cannot be read.");
   return found;
 }
 

@@ -112,6 +112,12 @@ typedef struct ntre_options {
  * NTRE_ENGINE: the engine or the precision cannot be had here, or fails the self-test. */
 NTRE_API ntre_status ntre_load(const char* bundle, const ntre_options* options, ntre_segmenter** out);
 
+/* Checks the bundle in the folder `bundle` without opening an engine: its manifest, the SHA-256 of every file, that no
+ * file is unlisted or a link, that its graphs refer to no other files, and that it has a self-test.
+ * `trusted` are `trusted_count` paths as in `ntre_options`.
+ * NTRE_INPUT: it cannot be used. */
+NTRE_API ntre_status ntre_check(const char* bundle, const char* const* trusted, size_t trusted_count);
+
 /* Another segmenter for another thread, which shares the weights of this one; each is freed by itself. */
 NTRE_API ntre_status ntre_segmenter_clone(const ntre_segmenter* segmenter, ntre_segmenter** out);
 

@@ -131,6 +131,13 @@ struct Options {
   std::vector<std::string> trusted;
 };
 
+// Checks a bundle without opening an engine; see `ntre_check`.
+inline void check(const std::string& bundle, const std::vector<std::string>& trusted = {}) {
+  std::vector<const char*> keys;
+  for (const auto& key : trusted) keys.push_back(key.c_str());
+  detail::check(ntre_check(bundle.c_str(), keys.data(), keys.size()));
+}
+
 // A bundle with an engine; one thread at a time, `clone` for another.
 class Segmenter {
  public:
