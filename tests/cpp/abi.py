@@ -176,9 +176,7 @@ class CMemory:
         found = []
         for k in range(self.shots):
             depth, count = _SIZE(), _SIZE()
-            data = self.abi.library.ntre_memory_keys(
-                self.handle, _SIZE(k), ctypes.byref(depth), ctypes.byref(count)
-            )
+            data = self.abi.library.ntre_memory_keys(self.handle, _SIZE(k), ctypes.byref(depth), ctypes.byref(count))
             shape = (depth.value, count.value)
             found.append(np.ctypeslib.as_array(data, shape).copy() if count.value else np.empty(shape, np.float32))
         return found

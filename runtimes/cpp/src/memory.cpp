@@ -63,12 +63,20 @@ void check_digest(std::string_view file, const Json& content, int version, const
 // a finite number that float32 holds too
 bool is_number(const Json& value) { return value.is_number() && std::abs(value.get<double>()) <= double{FLT_MAX}; }
 
+// as Python prints it
+std::string text_of(const Json& content, const char* key, const std::string& otherwise) {
+  const auto found = content.find(key);
+  if (found == content.end()) return otherwise;
+  return found->is_string() ? found->get<std::string>() : shown(*found);
+}
+
 std::optional<Calibration> calibration_of(const Json& content, const std::string& what) {
   if (!content.contains("offset") && !content.contains("scale")) return std::nullopt;
   const Json offset = content.value("offset", Json(0.0)), scale = content.value("scale", Json(1.0));
   if (!is_number(offset) || !is_number(scale) || scale.get<double>() <= 0)
-    throw input_error(what + " holds a calibration that cannot be (offset " + shown(offset) + ", scale " +
-                      shown(scale) + "); a finite offset and a scale above 0 are expected: make it again.");
+    throw input_error(what + " holds a calibration that cannot be (offset " + text_of(content, "offset", "None") +
+                      ", scale " + text_of(content, "scale", "None") +
+                      "); a finite offset and a scale above 0 are expected: make it again.");
   return Calibration{offset.get<double>(), scale.get<double>()};
 }
 
@@ -80,12 +88,6 @@ std::optional<std::vector<double>> scores_of(const Json& content, std::size_t sh
     throw input_error(what + " holds shot scores that cannot be; " + std::to_string(shots) +
                       " numbers from 0 to 1 are expected: make it again.");
   return found->get<std::vector<double>>();
-}
-
-std::string text_of(const Json& content, const char* key) {
-  const auto found = content.find(key);
-  if (found == content.end()) return "";
-  return found->is_string() ? found->get<std::string>() : shown(*found);
 }
 
 std::vector<float> finite_floats(const TensorView* tensor, std::size_t dimensions, const Error& wrong) {
@@ -147,8 +149,8 @@ SupportMemory SupportMemory::from_bytes(std::string_view file, const std::string
   if (memory.keys.empty()) throw wrong;
   memory.calibration = calibration_of(content, what);
   memory.shot_scores = scores_of(content, memory.keys.size(), what);
-  memory.name = text_of(content, "name");
-  memory.model = text_of(content, "model");
+  memory.name = text_of(content, "name", "");
+  memory.model = text_of(content, "model", "");
   return memory;
 }
 
