@@ -24,8 +24,7 @@ def _outcome(abi: Any, bundle: Path, **options: Any) -> str:
     try:
         abi.check(bundle, **options)
     except Exception as error:
-        assert error.kind == "input"  # type: ignore[attr-defined]
-        return str(error)
+        return str(error) if error.kind == "input" else repr(error)  # type: ignore[attr-defined]
     return ""
 
 
@@ -210,9 +209,8 @@ def test_external_data_and_what_is_no_onnx_are_refused(abi: Any, bundle: Path) -
     assert "external data files" in _outcome(abi, bundle)
     nested = b""
     for _ in range(70):
-        nested = b"\x0a" + _varint(len(nested)) + nested  # node of a graph
-        nested = b"\x2a" + _varint(len(nested)) + nested  # attribute of a node
-        nested = b"\x32" + _varint(len(nested)) + nested  # graph of an attribute
+        for field in (6, 5, 1):  # attribute.g, node.attribute, graph.node
+            nested = bytes([field << 3 | 2]) + _varint(len(nested)) + nested
     nested = b"\x3a" + _varint(len(nested)) + nested
     for content in (b"\x0a\xff\xff\xff\xff\x7f", b"\xff" * 20, b"\x0f", b"\x3a\x05\x0a", nested):
         (bundle / "query.onnx").write_bytes(content)
@@ -247,14 +245,13 @@ def test_signatures_are_demanded_and_checked_as_in_python(abi: Any, bundle: Path
     public = {name: public_file(tmp_path / f"{name}.pem") for name in ("mine", "other")}
 
     def both(trusted: list[Path]) -> str:
-        found = _outcome(abi, bundle, trusted=trusted)
+        wanted = ""
         try:
             Bundle.open(bundle, trusted=trusted)
         except InputError as error:
-            assert found == str(error)
-            return found
-        assert found == ""
-        return ""
+            wanted = str(error)
+        assert _outcome(abi, bundle, trusted=trusted) == wanted
+        return wanted
 
     assert "is not signed, and a signature is demanded" in both([public["mine"]])
     sign_bundle(bundle, read_private_key(tmp_path / "mine.pem"))

@@ -25,13 +25,32 @@ namespace {
 thread_local std::string last_error;
 thread_local bool out_of_memory = false;
 
+// how many bytes a character of UTF-8 has that begins at `at`; 0 where none does
+std::size_t character(const std::string& text, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(i < text.size() ? text[i] : 0); };
+  const unsigned char first = byte(at);
+  const std::size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  if (first > 0xF4) return 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(at + i) & 0xC0) != 0x80) return 0;
+  return length;
+}
+
+// names may come from anywhere, and what callers get is one line of UTF-8
+std::string one_line(const std::string& text) {
+  std::string line;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = character(text, at);
+    const bool plain = length > 1 || (length == 1 && static_cast<unsigned char>(text[at]) >= 0x20);
+    line += plain ? text.substr(at, length) : length == 1 ? " " : "?";
+    at += length == 0 ? 1 : length;
+  }
+  return line;
+}
+
 void remember(const char* text) noexcept {
   try {
-    // a name may come from anywhere, and the text is one line
-    std::string line = text;
-    for (char& c : line)
-      if (c == '\n' || c == '\r') c = ' ';
-    last_error = std::move(line);
+    last_error = one_line(text);
     out_of_memory = false;
   } catch (...) {
     out_of_memory = true;
