@@ -8,6 +8,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <sstream>
 
 #include "cpu.hpp"
 #include "engine.hpp"
@@ -181,6 +182,17 @@ std::size_t side(std::size_t pixels) {
   return found;
 }
 
+template <class Call>
+auto run(Call call) {
+  try {
+    return call();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw engine_error("OpenVINO failed while it ran: " + told(error));
+  }
+}
+
 class OpenVino : public Engine {
  public:
   OpenVino(const std::string& precision, std::shared_ptr<Graph> support, std::shared_ptr<Graph> query)
@@ -215,17 +227,6 @@ class OpenVino : public Engine {
   }
 
  private:
-  template <class Call>
-  static auto run(Call call) {
-    try {
-      return call();
-    } catch (const Error&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw engine_error("OpenVINO failed while it ran: " + told(error));
-    }
-  }
-
   Runner support_;
   Runner query_;
 };
