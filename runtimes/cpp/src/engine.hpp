@@ -65,6 +65,9 @@ struct EngineKind {
 #ifdef NTRE_OPENVINO
 EngineKind openvino_kind();
 #endif
+#ifdef NTRE_DOUBLE
+EngineKind double_kind();
+#endif
 
 // An engine that was opened, and why it and not a better one.
 struct Choice {

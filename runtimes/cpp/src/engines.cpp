@@ -13,6 +13,9 @@ std::vector<EngineKind> kinds() {
 #ifdef NTRE_OPENVINO
   known.push_back(openvino_kind());
 #endif
+#ifdef NTRE_DOUBLE
+  known.push_back(double_kind());
+#endif
   return known;
 }
 
