@@ -55,21 +55,26 @@ Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run alone, which the workers of pytest-xdist share."""
+    # theirs lie in that of the run
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def once(run_folder: Path) -> Once:
     """Fill a folder of that name once in a run: one worker of pytest-xdist makes it, and the others wait for it.
 
     What is in it is for all of them, so that tests must not change it.
     """
-    # the folders of the workers lie in that of the run
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def filled(name: str, fill: Callable[[Path], None]) -> Path:
-        folder = root / f"once-{name}"
+        folder = run_folder / f"once-{name}"
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 # one that failed half-way is of no use to another worker
-                unfinished = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+                unfinished = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=run_folder))
                 fill(unfinished)
                 unfinished.rename(folder)
         return folder

@@ -1,12 +1,10 @@
 """The C++ runtime, built and installed once in a run as a user would; tests say what is missing where it cannot be."""
 
-import fcntl
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ntre_deploy.data.procedural import CLASSES, render_scene
 
@@ -60,17 +59,15 @@ def _configure(build: Path, prefix: Path, openvino: Path | None) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def installed() -> Installed:
+def installed(run_folder: Path) -> Installed:
     """The C++ runtime with OpenVINO where that is installed, and without an engine elsewhere."""
     if reason := _missing():
         pytest.skip(reason)
     openvino = _openvino()
-    # one folder for the run, as the graphs have
-    root = Path(os.environ["NTRE_GRAPH_CACHE"]) / "cpp"
-    root.mkdir(exist_ok=True)
+    # not by `once`: a folder that cmake has configured cannot be renamed
+    root = run_folder / "cpp"
     build, prefix = root / "build", root / "prefix"
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(f"{root}.lock"):
         if not (root / "done").exists():
             done = _run(_configure(build, prefix, openvino))
             if done.returncode and ("Could NOT find" in done.stderr or "Could not find a package" in done.stderr):
@@ -109,14 +106,16 @@ def abi(installed: Installed) -> Any:
 
 
 @pytest.fixture(scope="session")
-def cpp_bundle() -> Path:
+def cpp_bundle(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The demo model for OpenVINO in fp32; tests must not change it."""
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
 
-    out = Path(tempfile.mkdtemp(dir=os.environ["NTRE_GRAPH_CACHE"])) / "demo.ntre"
     checkpoint = REPOSITORY / "ntre_deploy" / "assets" / "demo.safetensors"
-    export_bundle(checkpoint, out, ExportOptions(engines=("openvino",)))
-    return out
+
+    def fill(folder: Path) -> None:
+        export_bundle(checkpoint, folder / "demo.ntre", ExportOptions(engines=("openvino",)))
+
+    return once("cpp-demo", fill) / "demo.ntre"
 
 
 @pytest.fixture(scope="session")
