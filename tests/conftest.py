@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ settings.load_profile("shared-machine")
 REPOSITORY = Path(__file__).parents[1]
 
 
+_BEGAN = pytest.StashKey[float]()
 # days for which a graph is kept for later runs
 _KEPT = 14
 
@@ -40,6 +42,43 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = Path(tempfile.mkdtemp(prefix="ntre-graphs-"))
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["NTRE_GRAPH_CACHE"] = str(folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-seconds", type=int, metavar="N", help="show the N files that took most CPU seconds")
+
+
+def _cpu() -> float:
+    """Seconds of this process and of those that it has waited for: unlike the clock's, other work leaves them alone."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    item.stash[_BEGAN] = _cpu()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        if item.config.getoption("cpu_seconds"):
+            # what is told with a test comes from the workers of pytest-xdist too
+            item.user_properties.append(("cpu_seconds", _cpu() - item.stash[_BEGAN]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    files: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "teardown":
+            files[report.nodeid.partition("::")[0]] += dict(report.user_properties).get("cpu_seconds", 0)
+    if most := config.getoption("cpu_seconds"):
+        terminalreporter.section(f"CPU seconds: {files.total():.0f}")
+        for name, seconds in files.most_common(most):
+            terminalreporter.write_line(f"{seconds:8.1f}  {name}")
 
 
 @pytest.fixture(scope="session")
