@@ -40,8 +40,6 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="ntre",
-    help="Export, run and prove NTRENet few-shot segmentation.",
-    epilog="Each command has its own help, with an example: ntre segment --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,7 +59,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation."""
+    """Export, run and prove NTRENet few-shot segmentation.
+
+    Each command has its own help, with an example: ntre segment --help
+    """
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 

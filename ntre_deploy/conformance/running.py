@@ -1,5 +1,6 @@
 """`run_kit`: a kit on one of Python's engines."""
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -180,7 +181,11 @@ class _Runner:
         with patched(self.kit, self.bundle, case["patch"]) as folder:
             # the files that are patched are those of this precision, whatever the other cases run in
             engine = self.segmenter.engine.name
-            Segmenter.load(folder, engine, precision=self.kit.content["precision"], threads=self.threads)
+            try:
+                Segmenter.load(folder, engine, precision=self.kit.content["precision"], threads=self.threads)
+            except NtreError as error:
+                # the copy's place is drawn at random, and a report should not be
+                raise type(error)(str(error).replace(f"{folder.parent}{os.sep}", "")) from error
         return {"loaded": flag(True)}
 
     def _loaded(self, paths: list[str]) -> list[SupportMemory]:
