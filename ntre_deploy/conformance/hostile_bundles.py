@@ -142,14 +142,16 @@ def _with_manifest(bundle: Bundle, name: str, edit: Edit, **more: Any) -> Patche
 
 
 def _manifests(bundle: Bundle) -> Iterator[Patched]:
-    for name, (edit, words) in FORGED.items():
-        yield _with_manifest(bundle, f"manifest-{name}", edit, words=(words,))
+    for name, (edit, told) in FORGED.items():
+        yield _with_manifest(bundle, f"manifest-{name}", edit, words=(told,))
     for name, edit in UNUSUAL.items():
+        if name == "no-engines" and bundle.manifest.engines:
+            continue  # a runtime of such an engine would rightly find none
         yield _with_manifest(bundle, f"manifest-{name}", edit, error="")
-    for number, text in enumerate(BAD_NAMES):
+    for number, bad in enumerate(BAD_NAMES):
 
-        def rename(manifest: Manifest, text: str = text) -> None:
-            manifest["files"][0]["name"] = text
+        def rename(manifest: Manifest, bad: str = bad) -> None:
+            manifest["files"][0]["name"] = bad
 
         words = ("leaves the bundle's folder or is not allowed",)
         yield _with_manifest(bundle, f"name-{number}", rename, words=words)

@@ -39,7 +39,7 @@ def scene(name: str, instance: int, seed: int, *, longest: int = _LONGEST) -> Sh
     # as annotators leave a border that nobody has to be right about, and wide enough to be seen by a small network
     around = cv2.dilate(mask, np.ones((_BORDER, _BORDER), np.uint8)) - mask
     mask[around > 0] = 255
-    return Shown(cv2.resize(found.image, size, interpolation=cv2.INTER_AREA), mask)
+    return Shown(np.asarray(cv2.resize(found.image, size, interpolation=cv2.INTER_AREA), np.uint8), mask)
 
 
 def texture(seed: int) -> tuple[Pixels, Pixels]:

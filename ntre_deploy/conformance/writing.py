@@ -87,7 +87,7 @@ def write_kit(
         }
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         (folder / KIT).write_text(text)
-    return sum(entry["size"] for entry in draft.files.values()) + len(text.encode())
+    return sum(int(entry["size"]) for entry in draft.files.values()) + len(text.encode())
 
 
 def _letterboxes(draft: Draft, segmenter: Segmenter, seed: int) -> None:
@@ -238,7 +238,7 @@ def _queries(draft: Draft, segmenter: Segmenter, paths: dict[str, str], seed: in
     query("3-way-partly-calibrated", "query-moon", [*three[:2], together[2]])
     query("one-of-calibrated", "query-heart", [three[1]])
     entry = segmenter.model
-    shape = {"channels": entry.prototype_channels, "depth": entry.key_channels, "model": entry.id}
+    shape: dict[str, Any] = {"channels": entry.prototype_channels, "depth": entry.key_channels, "model": entry.id}
     # no two of them alike: which of two equal classes wins would be a matter of the last bit
     drawn = [drawn_memory(f"drawn-{n}", (3 * n + 1,) * (n % 3 + 1), seed, **shape) for n in range(8)]
     query("11-way", "query-heart", [*together, *(draft.memory(memory.name, memory) for memory in drawn)])
@@ -272,9 +272,9 @@ def _refused_queries(draft: Draft, segmenter: Segmenter, paths: dict[str, str], 
 
 
 def _stacks(draft: Draft, segmenter: Segmenter, seed: int) -> None:
-    shape = {"channels": 3, "depth": 5, "model": segmenter.model.id}
+    shape: dict[str, Any] = {"channels": 3, "depth": 5, "model": segmenter.model.id}
     # keys of each shot of each class: none, less than a chunk, whole ones and one more, padded and unpadded sums
-    stacks = {
+    stacks: dict[str, list[tuple[int, ...]]] = {
         "one-key": [(1,)],
         "no-keys": [(0,)],
         "whole-chunk": [(32,)],
@@ -284,7 +284,7 @@ def _stacks(draft: Draft, segmenter: Segmenter, seed: int) -> None:
         "many": [(n % 7 * 11,) * (n % 3 + 1) for n in range(9)],
     }
     for name, classes in stacks.items():
-        memories = [drawn_memory(f"{n}", counts, seed, **shape) for n, counts in enumerate(classes)]  # type: ignore[arg-type]
+        memories = [drawn_memory(f"{n}", counts, seed, **shape) for n, counts in enumerate(classes)]
         stacked = stack_memories(memories)
         draft.case(
             "stack",
