@@ -46,6 +46,15 @@ def test_every_case_passes(installed: Any, run: Run, kit: Path, cpp_bundle: Path
     assert not any(case["skipped"] for case in found["cases"])
 
 
+@pytest.mark.slow
+def test_python_passes_the_same_kit_with_the_same_engine(kit: Path, cpp_bundle: Path) -> None:
+    from ntre_deploy.conformance.kit import Kit
+    from ntre_deploy.conformance.running import run_kit
+
+    result = run_kit(Kit.open(kit), cpp_bundle, "openvino", None, threads=1)
+    assert [case.name for case in result.cases if not case.passed] == []
+
+
 def _changed(kit: Path, out: Path, change: Callable[[dict[str, Any]], object], keep: str) -> Path:
     """A copy of a kit with the cases of one kind alone, changed."""
     shutil.copytree(kit, out)
