@@ -58,6 +58,16 @@ def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def conformance_kit(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conformance kit of the tiny bundle, for every runtime; tests must not change it."""
+    from ntre_deploy.conformance.writing import write_kit
+
+    out = tmp_path_factory.mktemp("conformance") / "kit"
+    write_kit(exported, out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model that comes with the package, exported in fp32; tests must not change it."""
     from importlib.resources import as_file, files

@@ -17,6 +17,7 @@ from ntre_deploy import __version__
 from ntre_deploy.cli import (
     bench,
     build,
+    conformance,
     demo,
     doctor,
     download,
@@ -39,8 +40,6 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="ntre",
-    help="Export, run and prove NTRENet few-shot segmentation.",
-    epilog="Each command has its own help, with an example: ntre segment --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,7 +59,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation."""
+    """Export, run and prove NTRENet few-shot segmentation.
+
+    Each command has its own help, with an example: ntre segment --help
+    """
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 
@@ -76,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.command,
     "studio": studio.command,
     "bench": bench.command,
+    "conformance": conformance.command,
     "import-weights": import_weights.command,
     "download": download.command,
     "pretrain": pretrain.command,
@@ -94,6 +97,7 @@ _SHORT = {
     "segment": "Photos and videos to masks, by example.",
     "studio": "Mark it, see it found, in the browser.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
+    "conformance": "Proof that another runtime gives the same.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
     "download": "The photos and masks of PASCAL-5i.",
     "pretrain": "A backbone from scratch.",
@@ -102,7 +106,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "bench"),
+    "Deploy": ("export", "build", "sign", "segment", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():

@@ -46,7 +46,9 @@ def _load(path: Path) -> ModuleType:
 
 web_pages = _load(REPOSITORY / "benchmarks" / "web" / "pages.py")
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-LANGUAGES = {"sh", "python", "toml", "json", "text", "js"}
+LANGUAGES = {"sh", "python", "toml", "json", "text", "js", "cmake", "cpp", "c"}
+# run by tests of their own, which a skip names
+_ELSEWHERE = {"cmake", "cpp", "c"}
 ORDERS = {"skip", "file", "like", "output", "as"}
 _ORDER = re.compile(r"\s*<!-- (\w+)(?:: (.+?))? -->\s*")
 _SECONDS = 300
@@ -205,6 +207,7 @@ def session_of(reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_block(block: Block, request: pytest.FixtureRequest) -> None:
     assert block.language in LANGUAGES, f"{block.name} names no language of {sorted(LANGUAGES)}"
     assert block.order in ORDERS | {""}, f"{block.name}: '{block.order}' is unknown; use one of {sorted(ORDERS)}"
+    assert block.language not in _ELSEWHERE or block.order == "skip", f"{block.name}: nothing here runs it"
     if block.order == "skip":
         assert block.value, f"{block.name} is skipped without a reason"
         pytest.skip(block.value)

@@ -55,6 +55,12 @@ void write(const Json& value, std::string& out) {
   }
 }
 
+// the library leads with the name of the error in brackets
+std::string without_name(const std::string& told) {
+  const auto end = told.find("] ");
+  return end == std::string::npos ? told : told.substr(end + 2);
+}
+
 }  // namespace
 
 Json parse_json(std::string_view text) {
@@ -64,11 +70,10 @@ Json parse_json(std::string_view text) {
   };
   try {
     return Json::parse(text.begin(), text.end(), shallow);
+  } catch (const Json::out_of_range& error) {
+    throw JsonRangeError(without_name(error.what()));
   } catch (const Json::exception& error) {
-    // the library leads with the name of the error in brackets
-    const std::string told = error.what();
-    const auto end = told.find("] ");
-    throw JsonError(end == std::string::npos ? told : told.substr(end + 2));
+    throw JsonError(without_name(error.what()));
   }
 }
 

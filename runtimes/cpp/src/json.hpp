@@ -13,6 +13,11 @@ struct JsonError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// JSON, but with a number that a 64-bit float does not hold.
+struct JsonRangeError : JsonError {
+  using JsonError::JsonError;
+};
+
 // Throws JsonError: no JSON, no UTF-8, or nested deeper than any file of ours.
 Json parse_json(std::string_view text);
 

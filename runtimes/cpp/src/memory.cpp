@@ -19,11 +19,15 @@ constexpr int kVersion = 3;
 constexpr char kKey[] = "ntre";
 constexpr std::size_t kDigits = 64;
 
-Json content_of(const std::map<std::string, std::string>& metadata) {
+Json content_of(const std::map<std::string, std::string>& metadata, const std::string& what) {
   const auto found = metadata.find(kKey);
   try {
     Json content = parse_json(found == metadata.end() ? std::string_view() : found->second);
     return content.is_object() ? content : Json::object();
+  } catch (const JsonRangeError&) {
+    throw input_error(what +
+                      " holds a calibration that cannot be, or scores (a number is beyond all bounds); a finite offset "
+                      "and a scale above 0 are expected: make it again.");
   } catch (const JsonError&) {
     return Json::object();
   }
@@ -127,7 +131,7 @@ SupportMemory SupportMemory::from_bytes(std::string_view file, const std::string
   } catch (const SafetensorsError& error) {
     throw input_error(what + " is not a readable support memory: " + error.what() + ".");
   }
-  const Json content = content_of(read.metadata);
+  const Json content = content_of(read.metadata, what);
   const int version = version_of(content);
   if (version == 0)
     throw input_error(what + " is no support memory of version 1, 2 or 3; make one with `encode_support`.");

@@ -15,6 +15,7 @@ import { SafetensorsError, floats, readSafetensors } from "./safetensors.js";
  * @typedef {object} FetchOptions
  * @property {AbortSignal} [signal]
  * @property {(progress: Progress) => void} [onProgress]
+ * @property {typeof fetch} [fetch] in place of the browser's, such as one that sends credentials; not for a worker
  */
 
 /**
@@ -154,7 +155,7 @@ export function folderOf(url) {
  * @param {(size: number) => string} tooLarge
  * @param {(loaded: number) => void} [tell]
  */
-async function fetched(where, most, { signal }, tooLarge, tell) {
+async function fetched(where, most, { signal, fetch = globalThis.fetch }, tooLarge, tell) {
   const stop = new AbortController();
   const signals = [stop.signal, ...(signal ? [signal] : [])];
   try {

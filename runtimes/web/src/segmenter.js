@@ -122,12 +122,13 @@ export class Segmenter {
       selfTest = true,
       signal,
       onProgress,
+      fetch,
     } = options;
     if (!["auto", "webgpu", "wasm"].includes(engine)) {
       throw new InputError(`engine '${engine}' is unknown; it must be one of auto, webgpu, wasm.`);
     }
     const source = typeof ort === "string" || ort instanceof URL ? folderOf(ort) : ort;
-    const bundle = await Bundle.open(url, { signal, onProgress });
+    const bundle = await Bundle.open(url, { signal, onProgress, fetch });
     /** @type {EngineName[]} */
     const tried = engine === "auto" ? ["webgpu", "wasm"] : [engine];
     /** @type {string[]} */
