@@ -89,8 +89,9 @@ Pipeline::EncodedShot Pipeline::encode_shot(const Shot& shot, const std::string&
   encoded.box = prepare_image(shot.image, spec_, encoded.pixels.data());
   prepare_mask(encoded.mask.data(), shot.mask.width, encoded.box, encoded.target.data());
   Engine::Encoded found = engine_->support(encoded.pixels, encoded.target);
-  const std::size_t places = model_.feature_height * model_.feature_width;
-  if (found.prototype.size() != model_.prototype_channels || found.keys.size() != model_.key_channels * places)
+  // a head may keep keys at another resolution than that of its logits
+  if (found.prototype.size() != model_.prototype_channels || found.keys.empty() ||
+      found.keys.size() % model_.key_channels != 0)
     throw engine_error("The support graph does not give what the manifest says; export the bundle again.");
   encoded.prototype = std::move(found.prototype);
   encoded.keys = compact_keys(found.keys, model_.key_channels);
