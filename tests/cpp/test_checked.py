@@ -91,7 +91,8 @@ def test_fuzzing_finds_nothing(build: Build, tmp_path: Path) -> None:
 def test_64_bit_arm_runs_everything_but_an_engine(build: Build, exported: Path, tmp_path: Path) -> None:
     folder = build("aarch64", "threads", "fuzzers", programs=("aarch64-linux-gnu-g++", "qemu-aarch64"))
     emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-    done = _run([*emulator, folder / "tests" / "threads", exported, tmp_path])
+    # a single file, which needs no libraries
+    done = _run([emulator[0], folder / "tests" / "threads", exported, tmp_path])
     assert (done.returncode, done.stdout) == (0, "4 threads, 0 wrong\n"), done.stderr
     for target in _TARGETS:
         program = folder / "fuzz" / f"fuzz_{target}"
