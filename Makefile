@@ -8,7 +8,7 @@ VISION := $(VENV)-torchvision
 OPENVINO := $(VENV)-openvino
 SOURCES := $(shell find ntre_deploy export kernels runtimes/web/src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
 
-.PHONY: demo test test-torchvision test-openvino web dist lint format clean
+.PHONY: demo test test-torchvision test-openvino test-cpp-asan web dist lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ntre demo --out demo_out
@@ -22,6 +22,13 @@ test-torchvision: $(VISION)/.installed
 
 test-openvino: $(OPENVINO)/.installed
 	$(abspath $(OPENVINO))/bin/pytest -m openvino
+
+# all tests of runtimes/cpp on a library with AddressSanitizer and UBSan; Python has to load the sanitizer before it, and
+# leaks at its own end
+test-cpp-asan: $(VENV)/.installed
+	NTRE_CPP_OPTIONS="-DNTRE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo" \
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/pytest tests/cpp --ignore tests/cpp/test_checked.py --ignore tests/cpp/test_pixels.py
 
 # the npm packages of runtimes/web, at the versions of its lock file: its tests are skipped without them
 web: runtimes/web/node_modules/.installed
