@@ -47,12 +47,12 @@ def test_the_browser_is_opened(exported: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env)
     assert process.stderr is not None
     address = process.stderr.readline().rpartition(" ")[2]
-    for _ in range(100):
+    for _ in range(1200):
         if seen.exists() and seen.read_text():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(120)
     assert seen.read_text() == address
 
 
