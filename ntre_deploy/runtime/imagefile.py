@@ -4,6 +4,7 @@ EXIF orientation is applied: an array always stands as a viewer shows the photo,
 orientation too.
 """
 
+import io
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ntre_deploy.runtime.masks import HALF, chosen, halved, mask_choice
 MAX_PIXELS = 100_000_000
 
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+_AVIF_BRANDS = (b"avif", b"avis")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", *_HEIF_SUFFIXES, ".avif")
 # Pillow's modes of more than 8 bits
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -37,36 +39,50 @@ Pixels = NDArray[np.uint8]
 def _open(path: Path, what: str) -> Image.Image:
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist or is not a file.")
-    if path.suffix.lower() in _HEIF_SUFFIXES:
-        _read_heif(path, what)
+    suffix = path.suffix.lower()
+    return _opened(path, str(path), what, heif=suffix in _HEIF_SUFFIXES, avif=suffix == ".avif")
+
+
+def _opened(
+    file: Path | io.BytesIO, name: str, what: str, *, heif: bool, avif: bool, most: int = MAX_PIXELS
+) -> Image.Image:
+    if heif:
+        _read_heif(name, what)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(file)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{what} {path} is too large: {error}; at most {MAX_PIXELS:,} pixels are read.") from error
+        raise InputError(f"{what} {name} is too large: {error}; at most {most:,} pixels are read.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        if path.suffix.lower() == ".avif" and not features.check("avif"):
+        if avif and not features.check("avif"):
             raise InputError(
-                f"{what} {path} needs a Pillow that reads AVIF: pip install 'ntre_deploy[heic]'"
+                f"{what} {name} needs a Pillow that reads AVIF: pip install 'ntre_deploy[heic]'"
             ) from error
         raise InputError(
-            f"{what} {path} is not an image that can be read; PNG, JPEG, WebP, BMP, TIFF, HEIC and AVIF are."
+            f"{what} {name} is not an image that can be read; PNG, JPEG, WebP, BMP, TIFF, HEIC and AVIF are."
         ) from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{what} {path} declares {width} x {height} pixels; at most {MAX_PIXELS:,} are read.")
+    if width * height > most:
+        raise InputError(f"{what} {name} declares {width} x {height} pixels; at most {most:,} are read.")
     if width * height == 0:
-        raise InputError(f"{what} {path} has no pixels.")
+        raise InputError(f"{what} {name} has no pixels.")
     return image
 
 
-def _read_heif(path: Path, what: str) -> None:
+def _open_bytes(data: bytes, name: str, what: str, most: int) -> Image.Image:
+    # files of HEIF and AVIF begin with a box `ftyp`, which tells their brand
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    heif, avif = bool(brand) and brand not in _AVIF_BRANDS, brand in _AVIF_BRANDS
+    return _opened(io.BytesIO(data), name, what, heif=heif, avif=avif, most=most)
+
+
+def _read_heif(name: str, what: str) -> None:
     """Let Pillow read what iPhones write."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError as error:
-        raise InputError(f"{what} {path} needs pillow-heif: pip install 'ntre_deploy[heic]'") from error
+        raise InputError(f"{what} {name} needs pillow-heif: pip install 'ntre_deploy[heic]'") from error
     register_heif_opener()
 
 
@@ -90,6 +106,24 @@ def read_image(path: str | Path) -> Pixels:
             `MAX_PIXELS` pixels.
     """
     return read_reduced(path)[0]
+
+
+def decode_image(data: bytes, name: str = "of this request", *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A photo that came as bytes, as `read_image` gives that of a file.
+
+    Args:
+        data: content of an image file.
+        name: what to call it in messages, behind "Image".
+        max_pixels: more are refused, by the header alone; at most `MAX_PIXELS`.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with _open_bytes(data, name, "Image", min(max_pixels, MAX_PIXELS)) as image:
+        return rgb_pixels(image, name)
 
 
 def read_reduced(path: str | Path, least: int | None = None) -> tuple[Pixels, tuple[int, int]]:
@@ -181,12 +215,37 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
     if path.suffix.lower() in _ANNOTATIONS and path.is_file():
         raise InputError(f"Mask {path} is an annotation file and no image; `ntre segment --support` reads such files.")
     with _open(path, "Mask") as image:
-        if choose is None and (cut := _cut_out(image, path)) is not None:
-            return cut
-        kind, palette = image.format, image.mode == "P"
-        if image.mode == "F":
-            raise InputError(f"Mask {path} holds floating-point values; save it with 8 or 16 bits.")
-        values = np.asarray(_decode(image, path, "Mask", None if image.mode in ("1", "L", "P", *_DEEP) else "RGB"))
+        return _mask(image, str(path), choose)
+
+
+def decode_mask(
+    data: bytes, name: str = "of this request", choose: int | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """A mask that came as bytes, as `read_mask` gives that of a file.
+
+    Args:
+        data: content of an image file.
+        name: what to call it in messages, behind "Mask".
+        choose: see `read_mask`.
+        max_pixels: more are refused, by the header alone; at most `MAX_PIXELS`.
+
+    Returns:
+        uint8 [H, W] with 1 for the target, 0 for the rest and 255 for ignored pixels.
+
+    Raises:
+        InputError: as `read_mask`.
+    """
+    with _open_bytes(data, name, "Mask", min(max_pixels, MAX_PIXELS)) as image:
+        return _mask(image, name, choose)
+
+
+def _mask(image: Image.Image, path: str, choose: int | None) -> Pixels:
+    if choose is None and (cut := _cut_out(image, path)) is not None:
+        return cut
+    kind, palette = image.format, image.mode == "P"
+    if image.mode == "F":
+        raise InputError(f"Mask {path} holds floating-point values; save it with 8 or 16 bits.")
+    values = np.asarray(_decode(image, path, "Mask", None if image.mode in ("1", "L", "P", *_DEEP) else "RGB"))
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:
@@ -209,7 +268,7 @@ def read_mask(path: str | Path, choose: int | None = None) -> Pixels:
     return chosen(values, choose, f"Mask {path}", ignores=palette)
 
 
-def _cut_out(image: Image.Image, path: Path) -> Pixels | None:
+def _cut_out(image: Image.Image, path: str) -> Pixels | None:
     """The mask of a photo whose background is transparent; None for other images."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return None
@@ -217,7 +276,7 @@ def _cut_out(image: Image.Image, path: Path) -> Pixels | None:
     opaque = alpha >= HALF
     if opaque.all() or not opaque.any():
         return None
-    warnings.warn(f"Mask {path}: what is not transparent is the target", NtreWarning, stacklevel=3)
+    warnings.warn(f"Mask {path}: what is not transparent is the target", NtreWarning, stacklevel=4)
     return opaque.astype(np.uint8)
 
 

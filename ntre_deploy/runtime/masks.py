@@ -81,7 +81,7 @@ def halved(values: NDArray[np.generic], what: str) -> Pixels:
     warnings.warn(
         f"{what}: JPEG blurs masks, {soft:.1%} of its pixels are grey; from {HALF} on they are the target",
         NtreWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return np.asarray(np.asarray(values, np.int64) >= HALF, np.uint8)
 
@@ -105,12 +105,12 @@ def chosen(values: NDArray[np.generic], choose: int | None, what: str, *, ignore
             return _plain(values, there)
         if len(objects) == 1:
             choose = int(objects[0])
-            warnings.warn(f"{what}: its one value beside 0, {choose}, is the target", NtreWarning, stacklevel=3)
+            warnings.warn(f"{what}: its one value beside 0, {choose}, is the target", NtreWarning, stacklevel=4)
         elif there.max() <= IGNORE and (soft := _soft(values)) is not None:
             warnings.warn(
                 f"{what}: {soft:.1%} of its pixels are grey (soft edges); from {HALF} on they are the target",
                 NtreWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return np.asarray(np.asarray(values, np.int64) >= HALF, np.uint8)
         else:

@@ -276,6 +276,32 @@ class Segmenter:
         path = Path(image) if isinstance(image, str | Path) else None
         return Result(labels, [item.name for item in memories], pixels, logits, box, path)
 
+    def segment_results(self, images: Sequence[Any], memory: SupportMemory | Sequence[SupportMemory]) -> list[Result]:
+        """As `segment_result` of each image, with one query of all of them through the engine.
+
+        Args:
+            images: one at least, of any sizes; of a TensorRT plan at most its `--max-batch`.
+            memory: as in `segment`.
+
+        Raises:
+            InputError: no image, or as `segment`.
+            EngineError: as `segment`.
+        """
+        if not images:
+            raise InputError("No image was given; one at least is expected.")
+        memories = [memory] if isinstance(memory, SupportMemory) else list(memory)
+        supports, apply = self.stack(memories), calibrations(memories)
+        pictures = [as_image(image) for image in images]
+        prepared = [prepare_image(picture, self.spec) for picture in pictures]
+        found = self.engine.query(np.stack([pixels for pixels, _ in prepared]), supports)
+        self._check_finite(found)
+        names = [item.name for item in memories]
+        results = []
+        for picture, (_, box), logits in zip(pictures, prepared, found, strict=True):
+            own = calibrated(logits, apply)
+            results.append(Result(label_map(own, box), names, picture, own, box))
+        return results
+
     def stream(self, source: Any, memory: SupportMemory | Sequence[SupportMemory]) -> Iterator[tuple[Frame, Result]]:
         """Segment one picture after the other, each when it is asked for.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -70,11 +70,16 @@ class SupportMemory:
         return replace(self, calibration=None)
 
     def save(self, path: str | Path) -> None:
-        """Write the memory as safetensors with a SHA-256 of the file, whole or not at all.
+        """Write `to_bytes` as a file, whole or not at all.
 
         Raises:
             InputError: the file cannot be written.
         """
+        with atomic_file(Path(path)) as temporary:
+            temporary.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The memory as safetensors with a SHA-256 of the file; the same bytes each time."""
         tensors = {"prototype": self.prototype} | {f"keys.{i}": k for i, k in enumerate(self.keys)}
         content = {
             "format": FORMAT,
@@ -87,9 +92,8 @@ class SupportMemory:
         if self.calibration is not None:
             content |= self.calibration._asdict()
         metadata = {_KEY: json.dumps(content, sort_keys=True)}  # several entries would be ordered at random
-        file = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
-        with atomic_file(Path(path)) as temporary:
-            temporary.write_bytes(_with_digest(file))
+        file: bytes = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
+        return _with_digest(file)
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportMemory":
@@ -103,13 +107,24 @@ class SupportMemory:
         with reading(path, "Support memory"):
             if not path.is_file():
                 raise InputError(f"Support memory {path} does not exist or is not a file.")
+            file = path.read_bytes()
+        return cls.from_bytes(file, str(path))
+
+    @classmethod
+    def from_bytes(cls, file: bytes, path: str = "The support memory") -> "SupportMemory":
+        """Read a memory from the bytes of `to_bytes`, or of a file that `save` wrote.
+
+        Args:
+            path: what to call it in messages.
+
+        Raises:
+            InputError: as `load`.
+        """
         try:
-            with safe_open(path, framework="numpy") as opened:
-                content = _content((opened.metadata() or {}).get(_KEY, ""))
+            content = _content(_metadata(file).get(_KEY, ""))
             if content.get("format") != FORMAT or content.get("version") not in _READ:
                 known = f"{', '.join(map(str, _READ[:-1]))} or {_READ[-1]}"
                 raise InputError(f"{path} is no support memory of version {known}; make one with `encode_support`.")
-            file = path.read_bytes()
             _check_digest(path, file, content)
             tensors = load_tensors(file)
         # a dtype that NumPy lacks raises AttributeError or KeyError
@@ -152,14 +167,25 @@ def _with_digest(file: bytes) -> bytes:
     return file[:place] + hashlib.sha256(file).hexdigest().encode() + file[place + len(_ZEROS) :]
 
 
-def _check_digest(path: Path, file: bytes, content: dict[str, object]) -> None:
+def _metadata(file: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file, whose header is whole.
+
+    Raises:
+        SafetensorError: it is not.
+    """
+    deserialize(file)
+    header: dict[str, dict[str, str]] = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
+    return header.get("__metadata__", {})
+
+
+def _check_digest(path: str, file: bytes, content: dict[str, object]) -> None:
     digest = content.get("sha256")
     if digest is None and content["version"] != _DIGESTED:
         warnings.warn(
             f"{path} is of version {content['version']}, without a digest: damage to it would go unseen; write it "
             f"anew with `ntre segment BUNDLE --memory {path} --save-memory FOLDER`.",
             NtreWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return
     # in lower case only, as every bit of the file counts

@@ -1,0 +1,254 @@
+"""One bundle being served, whatever the server: photos and supports in, results out, over a few workers."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines import runs_on_gpu
+from ntre_deploy.runtime.imagefile import decode_image
+from ntre_deploy.runtime.pictures import as_image
+from ntre_deploy.runtime.results.result import Result
+from ntre_deploy.runtime.segmenter import Segmenter
+from ntre_deploy.runtime.signature import Trusted
+from ntre_deploy.runtime.support import SupportMemory
+from ntre_deploy.serving.limits import BusyError, Limits
+from ntre_deploy.serving.memories import MemoryStore
+from ntre_deploy.serving.pool import Pool
+from ntre_deploy.serving.supports import Picture, Pixels, Shown, Support, Supports, decode_shots
+
+Done = TypeVar("Done")
+
+# images of one query, where the engine gains by several: what TensorRT plans take unless they were built for more
+_GPU_BATCH = 4
+
+
+@dataclass
+class Answer:
+    """What became of a photo.
+
+    Attributes:
+        result: labels, scores and more.
+        seconds: spent waiting for a worker (`queue`), on the photo's file (`decode`), on supports that were not known
+            (`support`), and on the network with all around it (`engine`).
+    """
+
+    result: Result
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Service:
+    """A bundle, its workers and its memories; several threads may ask.
+
+    Attributes:
+        name: of the bundle, for clients.
+        bundle: it.
+        segmenter: what the workers' own are clones of.
+        limits: of a request.
+        pool: the workers.
+        memories: those that are kept by name.
+    """
+
+    def __init__(
+        self, name: str, bundle: Bundle, segmenter: Segmenter, workers: int, memories: MemoryStore, limits: Limits
+    ) -> None:
+        self.name = name
+        self.bundle = bundle
+        self.segmenter = segmenter
+        self.pool = Pool(segmenter, workers, limits.waiting)
+        self.memories = memories
+        self.limits = limits
+        self._supports = Supports(memories, limits)
+        self._batch = _GPU_BATCH if runs_on_gpu(segmenter.engine.name) else 1
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path,
+        *,
+        name: str | None = None,
+        engine: str = "auto",
+        precision: str | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
+        device: int = 0,
+        memories: Path | None = None,
+        limits: Limits | None = None,
+        trusted: Trusted | None = None,
+    ) -> "Service":
+        """Open a bundle with an engine, run its self-test, and start its workers.
+
+        Args:
+            bundle: folder written by `ntre export`.
+            name: for clients; None takes the folder's without its ending.
+            engine, precision, device, trusted: see `Segmenter.load`.
+            workers: photos that are worked on at once; None takes one for each processor.
+            threads: CPU threads of the engine for each of them; None divides the processors among the workers.
+            memories: folder for memories by name; None keeps them no longer than the process.
+            limits: of requests; None takes the usual ones.
+
+        Raises:
+            InputError, EngineError: as `Segmenter.load`, or the folder for memories cannot be written to.
+        """
+        processors = _processors()
+        count = processors if workers is None else workers
+        if count < 1:
+            raise InputError(f"{count} workers were asked for; at least 1 is needed.")
+        opened = Bundle.open(bundle, trusted=trusted)
+        segmenter = Segmenter.load(
+            bundle,
+            engine,
+            precision=precision,
+            threads=max(1, processors // count) if threads is None else threads,
+            hint="latency" if count == 1 else "throughput",
+            device=device,
+            trusted=trusted,
+        )
+        limits = limits or Limits()
+        store = MemoryStore(memories, segmenter.model.id, limits.memories)
+        return cls(name or bundle_name(bundle), opened, segmenter, count, store, limits)
+
+    def submit(self, image: Picture, supports: Sequence[Support], *, deadline: float | None = None) -> "Future[Answer]":
+        """Segment a photo when a worker is free.
+
+        Args:
+            image: bytes of an image file, or uint8 RGB [H, W, 3].
+            supports: label n is the n-th of them.
+            deadline: of `time.monotonic`; None gives it the seconds of the limits.
+
+        Raises:
+            BusyError, ClosedError: it is not accepted; see `Pool.submit`.
+            InputError: no support, or more than the limits allow.  Of the future: something cannot be read.
+            EngineError: of the future: the engine failed.
+        """
+        self._supports.check(supports)
+        begun = time.monotonic()
+
+        def work(segmenter: Segmenter) -> Answer:
+            times = _Times(begun)
+            times.note("queue")
+            pixels = self._decoded(image)
+            times.note("decode")
+            memories = self._supports.memories(supports, segmenter)
+            times.note("support")
+            result = segmenter.segment_result(pixels, memories)
+            # made here rather than on the thread that answers
+            _ = result.scores
+            times.note("engine")
+            return Answer(result, times.seconds)
+
+        return self.run(work, deadline)
+
+    def run(self, work: Callable[[Segmenter], Done], deadline: float | None = None) -> "Future[Done]":
+        """Have a worker do something else with its segmenter; see `submit`."""
+        return self.pool.submit(work, time.monotonic() + self.limits.seconds if deadline is None else deadline)
+
+    def segment(self, image: Picture, supports: Sequence[Support]) -> Result:
+        """`submit`, and wait for the result."""
+        return self.submit(image, supports).result().result
+
+    def segment_many(self, images: Sequence[Picture], supports: Sequence[Support]) -> "list[Result | Exception]":
+        """Segment photos that share supports: with one query for several on a GPU, else over the workers.
+
+        Args:
+            images, supports: as in `submit`.
+
+        Returns:
+            for each photo its result, or what was wrong with it.
+
+        Raises:
+            BusyError, ClosedError: nothing was accepted.
+            InputError, EngineError: what is wrong with all of them.
+        """
+        self._supports.check(supports)
+
+        def work(some: Sequence[Picture]) -> Callable[[Segmenter], "list[Result | Exception]"]:
+            def together(segmenter: Segmenter) -> "list[Result | Exception]":
+                memories = self._supports.memories(supports, segmenter)
+                return _each(some, self._decoded, lambda pixels: segmenter.segment_results(pixels, memories))
+
+            return together
+
+        parts = [images[first : first + self._batch] for first in range(0, len(images), self._batch)]
+        futures: list[Future[list[Result | Exception]]] = []
+        try:
+            for part in parts:
+                futures.append(self.run(work(part)))
+        except BusyError:
+            for future in futures:
+                future.cancel()
+            raise
+        return [one for future in futures for one in future.result()]
+
+    def remember(self, name: str, shots: Sequence[tuple[Picture, Picture]]) -> "Future[SupportMemory]":
+        """Encode a class and keep its memory under a name, with the scores of its shots where there are several.
+
+        Args:
+            shots: as in `Shown`.
+
+        Raises:
+            BusyError, ClosedError: it is not accepted.
+            InputError: no shots or too many.  Of the future: one cannot be used, or as `MemoryStore.put`.
+            EngineError: of the future: the engine failed.
+        """
+        shown = Shown(name, tuple(shots))
+        self._supports.check([shown])
+
+        def work(segmenter: Segmenter) -> SupportMemory:
+            return self.memories.put(name, segmenter.encode_support(decode_shots(shown, self.limits), name))
+
+        return self.run(work)
+
+    def close(self, seconds: float | None = None) -> int:
+        """Answer what was accepted, and end; see `Pool.drain`."""
+        return self.pool.drain(seconds)
+
+    def _decoded(self, image: Picture) -> Pixels:
+        if isinstance(image, bytes):
+            return decode_image(image, max_pixels=self.limits.pixels)
+        if image.size // 3 > self.limits.pixels:
+            raise InputError(f"The image has {image.size // 3:,} pixels; this server takes {self.limits.pixels:,}.")
+        return image
+
+
+def bundle_name(bundle: str | Path) -> str:
+    """What a bundle is called where nobody has named it: its folder without the ending."""
+    return Path(bundle).resolve().name.removesuffix(".ntre")
+
+
+def _each(
+    images: Sequence[Picture],
+    decode: Callable[[Picture], Pixels],
+    segment: Callable[[list[Pixels]], list[Result]],
+) -> "list[Result | Exception]":
+    """Results of those that can be read, in their places, and what was wrong with the others."""
+    read: list[Pixels | Exception] = []
+    for image in images:
+        try:
+            # as the engine takes it, so that one photo's fault stays its own
+            read.append(as_image(decode(image)))
+        except InputError as error:
+            read.append(error)
+    pixels = [one for one in read if not isinstance(one, Exception)]
+    results = iter(segment(pixels) if pixels else ())
+    return [one if isinstance(one, Exception) else next(results) for one in read]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Times:
+    def __init__(self, begun: float) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = begun
+
+    def note(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = now - self._last
+        self._last = now
