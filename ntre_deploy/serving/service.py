@@ -226,7 +226,9 @@ class Service:
         if isinstance(image, bytes):
             return decode_image(image, name, max_pixels=self.limits.pixels)
         if image.size // 3 > self.limits.pixels:
-            raise TooLargeError(f"Image {name} has {image.size // 3:,} pixels; at most {self.limits.pixels:,} are read.")
+            raise TooLargeError(
+                f"Image {name} has {image.size // 3:,} pixels; at most {self.limits.pixels:,} are read."
+            )
         return image
 
 
