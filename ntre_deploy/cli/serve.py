@@ -22,7 +22,7 @@ def command(
     bundles: Annotated[
         list[str], typer.Argument(metavar="[NAME=]BUNDLE...", help="Bundle folders.", show_default=False)
     ],
-    host: Annotated[str, typer.Option("--host", metavar="NAME", help="Else with a key.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="NAME", help="Another address needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="0: a free one.")] = 8378,
     api_key: Annotated[
         str | None,
@@ -33,14 +33,14 @@ def command(
     ] = None,
     memories: Annotated[Path, typer.Option("--memories", metavar="FOLDER", help="For memories.")] = Path("memories"),
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="At once.", show_default="processors")
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Photos at once.", show_default="CPUs")
     ] = None,
-    queue: Annotated[int, typer.Option("--queue", metavar="N", min=0, help="May wait.")] = 64,
+    queue: Annotated[int, typer.Option("--queue", metavar="N", min=0, help="Requests waiting.")] = 64,
     timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Of a request.")] = 30,
     max_body: Annotated[int, typer.Option("--max-body", metavar="MB", min=1, help="Of a request.")] = 32,
     max_pixels: Annotated[int, typer.Option("--max-pixels", metavar="MP", min=1, help="Of a photo.")] = 50,
     drain_seconds: Annotated[
-        float, typer.Option("--drain-seconds", metavar="SECONDS", min=0, help="For the rest at the end.")
+        float, typer.Option("--drain-seconds", metavar="SECONDS", min=0, help="To answer what was accepted.")
     ] = 30,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not log requests.")] = False,
     engine: EngineOption = "auto",

@@ -1,1 +1,1 @@
-"""The open inference protocol (v2) over HTTP, with the extension for binary tensors: what Triton's and KServe's clients speak."""
+"""The open inference protocol (v2) over HTTP, with binary tensors: what clients of Triton and KServe speak."""
