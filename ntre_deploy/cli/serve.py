@@ -61,6 +61,8 @@ def command(
     folders = _named(bundles)
     limits = Limits(body_bytes=max_body * _MILLION, pixels=max_pixels * _MILLION, seconds=timeout, waiting=queue)
     _check_packages()
+    from prometheus_client import disable_created_metrics
+
     from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.serving.http.application import create_app
@@ -80,6 +82,8 @@ def command(
     check_folder(memories)
     listening = listen(host, port)
     log_to()
+    # a second series beside each counter that nobody asks for
+    disable_created_metrics()
     for title, bundle in opened.items():
         if (warning := origin_warning(bundle.manifest.model.origin)) is not None:
             event("warning", 30, bundle=title, message=warning)

@@ -74,7 +74,11 @@ def create_app(services: Services | Opening, settings: Settings | None = None) -
 
 
 def _handlers() -> dict[Any, Callable[[Request, Any], Awaitable[Response]]]:
-    async def answer(_: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code in (404, 405):
+            # of the router, which says no more than the status
+            told = f"There is no {request.method[:20]} {request.url.path[:100]}; /docs tells what there is."
+            error = HTTPException(error.status_code, told, error.headers)
         return refused(error)
 
     return dict.fromkeys((NtreError, HTTPException, RequestValidationError), answer)

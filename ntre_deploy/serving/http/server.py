@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,10 @@ class _Draining(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        # Python gives signals to the main thread alone
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
