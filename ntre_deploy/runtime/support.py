@@ -173,7 +173,7 @@ def _metadata(file: bytes) -> dict[str, str]:
     Raises:
         SafetensorError: it is not.
     """
-    deserialize(file)
+    deserialize(file)  # type: ignore[no-untyped-call]
     header: dict[str, dict[str, str]] = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
     return header.get("__metadata__", {})
 

@@ -339,7 +339,7 @@ def test_it_runs_where_torch_onnx_and_onnxruntime_are_not_installed(demo: Path) 
 
 
 _INTERRUPTED = """
-import gc, os, signal, sys, threading
+import gc, os, signal, sys, threading, time
 from ntre_deploy import Segmenter
 engines = [Segmenter.load(sys.argv[1], "openvino")]
 def drop():
@@ -350,6 +350,9 @@ thread.start()
 thread.join()
 try:
     os.kill(os.getpid(), signal.SIGINT)
+    # the system may hand the signal to a thread of OpenVINO's, and this one learns of it a little later
+    for _ in range(600):
+        time.sleep(0.1)
 except KeyboardInterrupt:
     print("interrupted")
 """
