@@ -50,11 +50,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._serving, self._settings)
-        accepted = False
         try:
             await self._admitted(exchange)
-            accepted = True
-            self._serving.accepted += 1
+            exchange.accept()
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _GONE
@@ -66,8 +64,6 @@ class Gate:
             else:  # half an answer must not look like a whole one
                 raise
         finally:
-            if accepted:
-                self._serving.accepted -= 1
             exchange.release()
             self._note(exchange)
 
@@ -125,7 +121,7 @@ class Exchange:
         self._send = send
         self._serving = serving
         self._limits = settings.limits
-        self._held = 0
+        self._held = self._accepted = 0
         self._asked = False
         self._whole = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
         scope["ntre"] = self
@@ -172,10 +168,16 @@ class Exchange:
             self._held += size
         return message
 
+    def accept(self) -> None:
+        """The server does not end before this has been answered."""
+        self._accepted = 1
+        self._serving.accepted += 1
+
     def release(self) -> None:
-        """The body is not needed any more."""
+        """The answer is made, and the body not needed any more."""
         self._serving.release(self._held)
-        self._held = 0
+        self._serving.accepted -= self._accepted
+        self._held = self._accepted = 0
 
     async def send(self, message: Message) -> None:
         """Hand on a part of the answer."""
@@ -193,6 +195,7 @@ class Exchange:
             self.bytes_out += len(message.get("body", b""))
             if not self._whole and not message.get("more_body", False):
                 await self._send({**message, "more_body": True})
+                self.release()
                 await self._linger()
                 message = {**message, "body": b""}
         await self._send(message)
