@@ -79,6 +79,7 @@ def _handlers() -> dict[Any, Callable[[Request, Any], Awaitable[Response]]]:
             # of the router, which says no more than the status
             told = f"There is no {request.method[:20]} {request.url.path[:100]}; /docs tells what there is."
             error = HTTPException(error.status_code, told, error.headers)
+        request.scope["ntre"].note(error)
         return refused(error)
 
     return dict.fromkeys((NtreError, HTTPException, RequestValidationError), answer)

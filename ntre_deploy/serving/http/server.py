@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # of connections that have nothing under way
 _KEEP_ALIVE = 30
 # seconds for answers on their way when the server ends
-_FLUSH = 5
+_FLUSH = 3
 _BACKLOG = 2048
 
 
