@@ -124,6 +124,12 @@ class _Draining(uvicorn.Server):
         self._until = time.monotonic() + self._seconds
         self._serving.draining = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            address = address_of(listening)
+            event("listening", address=address, docs=f"{address}/docs")
+
     async def on_tick(self, counter: int) -> bool:
         serving = self._serving
         if await super().on_tick(counter) or serving.failed is not None:
