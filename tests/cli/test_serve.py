@@ -58,15 +58,17 @@ def test_a_port_that_is_taken_is_one_line(refused: Callable[..., str], exported:
     assert "--port" in message
 
 
-def test_a_bundle_that_was_changed_is_refused_before_anything_listens(
-    refused: Callable[..., str], exported: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_that_was_changed_ends_it_with_2(ntre: Callable[..., Done], exported: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(exported, tmp_path / "broken.ntre"))
     graph = next(broken.glob("query*.onnx"))
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
-    assert graph.name in refused("serve", broken)
+    done = ntre("serve", broken, "--port", "0", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert graph.name in last
 
 
 def test_an_engine_that_is_not_there_ends_it_with_3(ntre: Callable[..., Done], exported: Path, tmp_path: Path) -> None:
