@@ -83,7 +83,7 @@ def command(
     listening = listen(host, port)
     log_to()
     # a second series beside each counter that nobody asks for
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     for title, bundle in opened.items():
         if (warning := origin_warning(bundle.manifest.model.origin)) is not None:
             event("warning", 30, bundle=title, message=warning)
