@@ -30,6 +30,7 @@ from ntre_deploy.cli import (
     sign,
     studio,
     train,
+    triton,
     tune,
 )
 from ntre_deploy.cli.meaning import meant
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sign": sign.command,
     "segment": segment.command,
     "studio": studio.command,
+    "triton": triton.command,
     "bench": bench.command,
     "conformance": conformance.command,
     "import-weights": import_weights.command,
@@ -96,6 +98,7 @@ _SHORT = {
     "sign": "Who made a bundle, for devices that ask.",
     "segment": "Photos and videos to masks, by example.",
     "studio": "Mark it, see it found, in the browser.",
+    "triton": "A bundle to a model repository of Triton.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "conformance": "Proof that another runtime gives the same.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
@@ -106,7 +109,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "bench", "conformance"),
+    "Deploy": ("export", "build", "sign", "segment", "triton", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
