@@ -76,7 +76,9 @@ class Options:
         if self.delay is not None and self.delay < 0:
             raise InputError(f"--delay is {self.delay}; microseconds from 0 on are expected.")
         if wrong := [size for size in self.preferred if not 1 <= size <= self.batch]:
-            raise InputError(f"--preferred {wrong[0]} is no size of a batch; it goes from 1 to --max-batch {self.batch}.")
+            raise InputError(
+                f"--preferred {wrong[0]} is no size of a batch; it goes from 1 to --max-batch {self.batch}."
+            )
         if len(set(self.gpus)) < len(self.gpus) or any(gpu < 0 for gpu in self.gpus):
             raise InputError(f"--gpus {','.join(map(str, self.gpus))}: different numbers from 0 on are expected.")
         if self.gpus and self.on_cpu:
