@@ -1,7 +1,7 @@
 """Brings a run to its end on a Ray cluster: passes of Ray Data over the parts that are not done.
 
-A worker that dies is started again where there is room, and what it had is done again; a part that is not done when a pass
-is over comes into the next one, where photos are taken one by one (see `Worker`).
+A worker that dies is started again where there is room, and what it had is done again; a part that is not done when a
+pass is over comes into the next one, where photos are taken one by one (see `Worker`).
 """
 
 import logging
@@ -48,7 +48,7 @@ class Cluster:
 
 @contextmanager
 def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
-    """A connection to a cluster for the block; one that was started for it ends with it, and so does every process of it.
+    """A connection to a cluster for the block; one that was started for it ends with it, with all its processes.
 
     Args:
         bundle_bytes: of the bundle, which the cluster's store has to hold.
@@ -164,8 +164,7 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
         compute=data.ActorPoolStrategy(
             min_size=1, max_size=most, initial_size=min(most, count), max_tasks_in_flight_per_actor=2
         ),
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
+        ray_remote_args_fn=_lives,
     )
     try:
         yield from done.iter_rows()
@@ -173,6 +172,10 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
         raise
     except RayError as error:
         raise EngineError(f"Ray failed: {_reason(error)}; give the same command to go on.") from error
+
+
+def _lives() -> dict[str, int]:
+    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 def _room(resources: dict[str, float], cluster: Cluster) -> int:
@@ -187,8 +190,8 @@ def _room(resources: dict[str, float], cluster: Cluster) -> int:
     if room < 1:
         asked = f"{cluster.cpus} CPUs" + (f" and {cluster.gpus:g} GPUs" if cluster.gpus else "")
         raise EngineError(
-            f"The cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, and a worker of this "
-            f"engine needs {asked}; choose another --engine, fewer --threads, or --ray-workers to wait for more nodes."
+            f"The cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, and a worker of "
+            f"this engine needs {asked}; choose another --engine, fewer --threads, or --ray-workers to wait for nodes."
         )
     return int(room)
 

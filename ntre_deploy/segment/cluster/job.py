@@ -68,7 +68,7 @@ class Job:
     exact: bool = False
     trusted: Sequence[Path] = ()
     retry_failed: bool = False
-    cluster: Cluster = Cluster()
+    cluster: Cluster = field(default_factory=Cluster)
     step: Callable[[str], None] = lambda step: None
     note: Callable[[str], None] = lambda line: None
     left: Mapping[str, int] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Job:
         told = tell(self.store, self.plan.names)
         if told.photos != self.plan.photos:
             raise EngineError(
-                f"{self.store.place} has {told.photos} rows of {self.plan.photos} photos; somebody has changed its files."
+                f"{self.store.place} has {told.photos} rows of {self.plan.photos} photos; somebody has changed files."
             )
         return told
 

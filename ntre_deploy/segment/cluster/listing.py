@@ -14,7 +14,7 @@ from typing import Any
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.imagefile import IMAGE_SUFFIXES
 from ntre_deploy.runtime.sources.finding import LIST
-from ntre_deploy.segment.cluster.stores import Opened, full_name, is_address, open_place
+from ntre_deploy.segment.cluster.stores import Opened, full_name, open_place
 
 _WILD = frozenset("*?[")
 _PARQUET = re.compile(r"(?P<place>.+?\.parquet/?|.+?(?=@))(?:@(?P<column>[^@/]+))?", re.DOTALL)
@@ -47,7 +47,7 @@ class Listing:
             InputError: a source that is not there, cannot be read, or names nothing.
             EngineError: a package for it is missing.
         """
-        for source in self.sources:
+        for source in dict.fromkeys(self.sources):
             count = 0
             for name in self._photos(source):
                 count += 1

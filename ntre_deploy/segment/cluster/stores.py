@@ -1,4 +1,4 @@
-"""Files of a folder or an object store by their names, through fsspec or pyarrow; what is written is there whole or not.
+"""Files of a folder or an object store by their names, through fsspec or pyarrow, written whole or not at all.
 
 A place is a path of this machine or an address such as `s3://bucket/folder`.
 """
@@ -17,16 +17,9 @@ from ntre_deploy.files import atomic_file, check_folder
 
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://.+", re.IGNORECASE | re.DOTALL)
 # one request puts a whole object under its name there, and nobody sees a part of it
-_OBJECTS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "memory"))
-_PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "az": "adlfs",
-}
+_OBJECTS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"))
+_PACKAGES = dict.fromkeys(("s3", "s3a"), "s3fs") | dict.fromkeys(("gs", "gcs"), "gcsfs")
+_PACKAGES |= dict.fromkeys(("abfs", "abfss", "az"), "adlfs")
 # what a kill may leave of files of this machine lies there, apart from results
 _SCRATCH = ".partial"
 

@@ -221,7 +221,7 @@ def pack(folder: Path) -> dict[str, bytes]:
 
 
 def _same_bundle(folder: Path, files: Any) -> bool:
-    """Whether this machine sees the bundle where the run was begun: by its manifest, which has the other files' sums."""
+    """Whether this machine sees the bundle, by its manifest, which has the other files' sums."""
     try:
         return (folder / MANIFEST).read_bytes() == _contents(files)[MANIFEST]
     except OSError:
