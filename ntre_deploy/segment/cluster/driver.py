@@ -6,6 +6,7 @@ pass is over comes into the next one, where photos are taken one by one (see `Wo
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ _RETRIES = 3
 # blocks of a pass: each is a call of a worker, and some are always under way
 _BLOCKS = 20_000
 _HERE = "127.0.0.1"
+# seconds that it may take to be connected
+_ANSWER = 10.0
 # bytes of a cluster of this machine alone, above those of the bundle
 _STORE = 128 << 20
 
@@ -71,10 +74,10 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
     if ray.is_initialized():  # of the program that calls this
         yield
         return
-    more: dict[str, Any] = {"address": None if cluster.address in (AUTO, LOCAL) else cluster.address}
-    if cluster.address == LOCAL or (cluster.address == AUTO and not _found()):
+    address = _found(cluster.address)
+    more: dict[str, Any] = {"address": address}
+    if address == LOCAL:
         more |= {
-            "address": "local",
             "include_dashboard": False,
             "_node_ip_address": _HERE,
             "object_store_memory": _STORE + 2 * bundle_bytes,
@@ -91,11 +94,31 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _found() -> bool:
-    """Whether a cluster is told or runs on this machine, which `ray.init` would take."""
+def _found(address: str) -> str:
+    """Where a cluster answers, or `local` where one has to be started; Ray itself would wait for minutes.
+
+    Raises:
+        EngineError: nothing answers at the address that was told.
+    """
     from ray._private import services
 
-    return bool(os.environ.get("RAY_ADDRESS") or services.canonicalize_bootstrap_address("auto"))
+    if address == LOCAL:
+        return LOCAL
+    told = address if address != AUTO else os.environ.get("RAY_ADDRESS")
+    if told is not None and not is_cluster(told):
+        return told  # of a kind that only Ray knows
+    # what the last cluster of this machine has left, which may have ended
+    found = services.canonicalize_bootstrap_address(told or AUTO)
+    if found is None:
+        return LOCAL
+    host, _, port = found.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER):
+            return found
+    except OSError as error:
+        if told is None:
+            return LOCAL
+        raise EngineError(f"No Ray cluster answers at {told}: {error.strerror or error}.") from error
 
 
 def run(

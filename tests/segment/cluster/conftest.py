@@ -26,7 +26,9 @@ _KINDS = 6
 
 def environment() -> dict[str, str]:
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "OMP_NUM_THREADS": "1"}
-    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | quiet
+    # else Ray takes 127.0.0.1 for another word for the machine's address in the network, where nothing listens
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | quiet | loopback
 
 
 def arguments(bundle: Path, *more: str | Path) -> list[str]:
