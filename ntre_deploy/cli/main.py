@@ -60,10 +60,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation.
-
-    Each command has its own help, with an example: ntre segment --help
-    """
+    """Export, run and prove NTRENet few-shot segmentation.  See ntre segment --help."""
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 
