@@ -27,6 +27,7 @@ from ntre_deploy.cli import (
     models,
     pretrain,
     segment,
+    serve,
     sign,
     studio,
     train,
@@ -76,6 +77,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build": build.command,
     "sign": sign.command,
     "segment": segment.command,
+    "serve": serve.command,
     "studio": studio.command,
     "bench": bench.command,
     "conformance": conformance.command,
@@ -95,6 +97,7 @@ _SHORT = {
     "build": "TensorRT plans for a bundle, on the device.",
     "sign": "Who made a bundle, for devices that ask.",
     "segment": "Photos and videos to masks, by example.",
+    "serve": "Bundles behind HTTP, for many clients.",
     "studio": "Mark it, see it found, in the browser.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "conformance": "Proof that another runtime gives the same.",
@@ -106,7 +109,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "bench", "conformance"),
+    "Deploy": ("export", "build", "sign", "segment", "serve", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():

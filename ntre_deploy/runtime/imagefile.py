@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from ntre_deploy.errors import InputError, NtreWarning
+from ntre_deploy.errors import InputError, NtreWarning, TooLargeError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.masks import HALF, chosen, halved, mask_choice
 
@@ -53,7 +53,7 @@ def _opened(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(file)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{what} {name} is too large: {error}; at most {most:,} pixels are read.") from error
+        raise TooLargeError(f"{what} {name} is too large: {error}; at most {most:,} pixels are read.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         if avif and not features.check("avif"):
             raise InputError(
@@ -64,7 +64,7 @@ def _opened(
         ) from error
     width, height = image.size
     if width * height > most:
-        raise InputError(f"{what} {name} declares {width} x {height} pixels; at most {most:,} are read.")
+        raise TooLargeError(f"{what} {name} declares {width} x {height} pixels; at most {most:,} are read.")
     if width * height == 0:
         raise InputError(f"{what} {name} has no pixels.")
     return image

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, TooLargeError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import runs_on_gpu
 from ntre_deploy.runtime.imagefile import decode_image
@@ -35,11 +35,13 @@ class Answer:
     Attributes:
         result: labels, scores and more.
         seconds: spent waiting for a worker (`queue`), on the photo's file (`decode`), on supports that were not known
-            (`support`), and on the network with all around it (`engine`).
+            (`support`), on the network with all around it (`engine`), and on `made` (`encode`).
+        made: what `finish` of `Service.submit` has made of the result.
     """
 
     result: Result
     seconds: dict[str, float] = field(default_factory=dict)
+    made: Any = None
 
 
 class Service:
@@ -113,13 +115,23 @@ class Service:
         store = MemoryStore(memories, segmenter.model.id, limits.memories)
         return cls(name or bundle_name(bundle), opened, segmenter, count, store, limits)
 
-    def submit(self, image: Picture, supports: Sequence[Support], *, deadline: float | None = None) -> "Future[Answer]":
+    def submit(
+        self,
+        image: Picture,
+        supports: Sequence[Support],
+        *,
+        deadline: float | None = None,
+        name: str = "of this request",
+        finish: Callable[[Result], Any] | None = None,
+    ) -> "Future[Answer]":
         """Segment a photo when a worker is free.
 
         Args:
             image: bytes of an image file, or uint8 RGB [H, W, 3].
             supports: label n is the n-th of them.
             deadline: of `time.monotonic`; None gives it the seconds of the limits.
+            name: of the photo, for messages.
+            finish: makes something of the result on the worker's thread too, for `Answer.made`.
 
         Raises:
             BusyError, ClosedError: it is not accepted; see `Pool.submit`.
@@ -132,7 +144,7 @@ class Service:
         def work(segmenter: Segmenter) -> Answer:
             times = _Times(begun)
             times.note("queue")
-            pixels = self._decoded(image)
+            pixels = self._decoded(image, name)
             times.note("decode")
             memories = self._supports.memories(supports, segmenter)
             times.note("support")
@@ -140,7 +152,9 @@ class Service:
             # made here rather than on the thread that answers
             _ = result.scores
             times.note("engine")
-            return Answer(result, times.seconds)
+            made = None if finish is None else finish(result)
+            times.note("encode")
+            return Answer(result, times.seconds, made)
 
         return self.run(work, deadline)
 
@@ -208,11 +222,13 @@ class Service:
         """Answer what was accepted, and end; see `Pool.drain`."""
         return self.pool.drain(seconds)
 
-    def _decoded(self, image: Picture) -> Pixels:
+    def _decoded(self, image: Picture, name: str = "of this request") -> Pixels:
         if isinstance(image, bytes):
-            return decode_image(image, max_pixels=self.limits.pixels)
+            return decode_image(image, name, max_pixels=self.limits.pixels)
         if image.size // 3 > self.limits.pixels:
-            raise InputError(f"The image has {image.size // 3:,} pixels; this server takes {self.limits.pixels:,}.")
+            raise TooLargeError(
+                f"Image {name} has {image.size // 3:,} pixels; at most {self.limits.pixels:,} are read."
+            )
         return image
 
 
