@@ -31,6 +31,7 @@ from ntre_deploy.cli import (
     sign,
     studio,
     train,
+    triton,
     tune,
 )
 from ntre_deploy.cli.meaning import meant
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.command,
     "serve": serve.command,
     "studio": studio.command,
+    "triton": triton.command,
     "bench": bench.command,
     "conformance": conformance.command,
     "import-weights": import_weights.command,
@@ -99,6 +101,7 @@ _SHORT = {
     "segment": "Photos and videos to masks, by example.",
     "serve": "Bundles behind HTTP, for many clients.",
     "studio": "Mark it, see it found, in the browser.",
+    "triton": "A bundle to a model repository of Triton.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "conformance": "Proof that another runtime gives the same.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
@@ -109,7 +112,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "serve", "bench", "conformance"),
+    "Deploy": ("export", "build", "sign", "segment", "serve", "triton", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
