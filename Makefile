@@ -58,7 +58,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,trt-rtx,docs,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,serve,trt-rtx,docs,dev
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,video,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt

@@ -61,10 +61,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation.
-
-    Each command has its own help, with an example: ntre segment --help
-    """
+    """Few-shot segmentation; each command has its own help: ntre segment --help"""
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 

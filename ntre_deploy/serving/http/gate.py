@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ntre_deploy.errors import TooLargeError
+from ntre_deploy.errors import NtreError, TooLargeError
 from ntre_deploy.serving.http import access
-from ntre_deploy.serving.http.answers import refused, status_of
+from ntre_deploy.serving.http.answers import line_of, refused, status_of
 from ntre_deploy.serving.http.logs import event
 from ntre_deploy.serving.http.metrics import Metrics
 from ntre_deploy.serving.http.serving import Serving
@@ -50,24 +50,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self._serving, self._settings)
-        accepted = False
         try:
             await self._admitted(exchange)
-            accepted = True
-            self._serving.accepted += 1
+            exchange.accept()
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _GONE
         except Exception as error:
-            if status_of(error) >= 500:
+            if not isinstance(error, NtreError | HTTPException):
                 event("defect", logging.ERROR, error=error, id=exchange.id)
             if exchange.status == 0:
+                exchange.note(error)
                 await refused(error)(scope, exchange.receive, exchange.send)
             else:  # half an answer must not look like a whole one
                 raise
         finally:
-            if accepted:
-                self._serving.accepted -= 1
             exchange.release()
             self._note(exchange)
 
@@ -125,7 +122,7 @@ class Exchange:
         self._send = send
         self._serving = serving
         self._limits = settings.limits
-        self._held = 0
+        self._held = self._accepted = 0
         self._asked = False
         self._whole = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
         scope["ntre"] = self
@@ -172,10 +169,21 @@ class Exchange:
             self._held += size
         return message
 
+    def note(self, error: Exception) -> None:
+        """Have the log tell why it was the server's fault; what clients do wrong may hold what is theirs."""
+        if status_of(error) >= 500:
+            self.told["error"] = line_of(error)
+
+    def accept(self) -> None:
+        """The server does not end before this has been answered."""
+        self._accepted = 1
+        self._serving.accepted += 1
+
     def release(self) -> None:
-        """The body is not needed any more."""
+        """The answer is made, and the body not needed any more."""
         self._serving.release(self._held)
-        self._held = 0
+        self._serving.accepted -= self._accepted
+        self._held = self._accepted = 0
 
     async def send(self, message: Message) -> None:
         """Hand on a part of the answer."""
@@ -193,6 +201,7 @@ class Exchange:
             self.bytes_out += len(message.get("body", b""))
             if not self._whole and not message.get("more_body", False):
                 await self._send({**message, "more_body": True})
+                self.release()
                 await self._linger()
                 message = {**message, "body": b""}
         await self._send(message)

@@ -40,14 +40,15 @@ def event(name: str, level: int = logging.INFO, *, error: BaseException | None =
 
 
 def log_to(stream: TextIO | None = None) -> None:
-    """Have this package, uvicorn and Python's warnings log to a stream; None takes stderr."""
+    """Have everything log to a stream, Python's warnings too; None takes stderr."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, level in (("ntre_deploy", logging.INFO), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    LOGGER.setLevel(logging.INFO)
+    # it warns of every form that a client has made wrong
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         event("warning", logging.WARNING, message=str(message), category=category.__name__)

@@ -1,9 +1,9 @@
 """What cannot be used is refused with the right status and one line, and the server goes on."""
 
+import http.client
 import io
-import json
+import socket
 import struct
-import time
 import zlib
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.http.conftest import Part, Server  # type: ignore[import-not-found]
+from tests.serving.http.conftest import Answer, Part, Server  # type: ignore[import-not-found]
 
 Files = list[SimpleNamespace]
 MB = 1_000_000
@@ -47,7 +47,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     "an empty photo": (422, "not an image", "/segment?memory=disc"),
     "text for a photo": (422, "not an image", "/segment?memory=disc"),
     "a photo that is cut off": (422, "cut off", "/segment?memory=disc"),
-    "a bomb": (413, "30000 x 30000", "/segment?memory=disc"),
+    "a bomb": (413, "900000000 pixels", "/segment?memory=disc"),
     "a photo beyond the limit": (413, "2000 x 2000", "/segment?memory=disc"),
     "floating-point pixels": (422, "floating-point", "/segment?memory=disc"),
     "a photo in a text field": (400, "curl -F photo=@FILE", "/segment?memory=disc"),
@@ -58,7 +58,7 @@ BAD: dict[str, tuple[int, str, str]] = {
     "an unknown format": (400, "one of json", "/segment?memory=disc&format=jsn"),
     "two photos as one picture": (400, "holds one photo", "/segment?memory=disc&format=png"),
     "a support without its mask": (400, "each one needs the other", "/segment"),
-    "a mask of another size": (422, "size", "/segment"),
+    "a mask of another size": (422, "must be equal", "/segment"),
     "an empty mask": (422, "empty", "/segment"),
     "a mask in colours": (422, "colour", "/segment"),
     "a memory's file that is none": (422, "support memory", "/segment"),
@@ -123,7 +123,7 @@ def test_a_bad_form(kind: str, server: Server, good: SimpleNamespace) -> None:
         ({"Content-Type": "multipart/form-data; boundary=b"}, b"no boundary at all", 400, "form"),
         (
             {"Content-Type": "multipart/form-data; boundary=b"},
-            b"--b\r\nContent-Disposition: x\r\n\r\n1\r\n--b--",
+            b"--b\r\nA: x\r\n\r\n1\r\n--b--",
             400,
             "name",
         ),
@@ -145,30 +145,30 @@ def test_what_is_not_there_and_methods_that_are_not(server: Server) -> None:
 
 
 def head(server: Server, *lines: str) -> bytes:
-    return "\r\n".join(
-        ["POST /segment?memory=disc HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *lines, "", ""]
-    ).encode()
+    first = ("POST /segment?memory=disc HTTP/1.1", f"Host: 127.0.0.1:{server.port}")
+    return "\r\n".join([*first, *lines, "", ""]).encode()
 
 
-def answer_of(server: Server, *sent: bytes) -> bytes:
+def answer_of(server: Server, *sent: bytes) -> Answer:
+    """The first answer to bytes as they are."""
     with server.raw() as connection:
         for part in sent:
             connection.sendall(part)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        return received
+        return read_answer(connection)
+
+
+def read_answer(connection: socket.socket) -> Answer:
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
 
 def test_a_body_that_is_announced_as_too_large_is_not_read(server: Server) -> None:
-    received = answer_of(server, head(server, "Content-Type: image/jpeg", "Content-Length: 1000000000000"), b"x" * 1000)
-    assert received.startswith(b"HTTP/1.1 413 ")
-    assert b"2,000,000 bytes" in received
+    answer = answer_of(server, head(server, "Content-Type: image/jpeg", "Content-Length: 1000000000000"), b"x" * 1000)
+    assert (answer.status, "2,000,000 bytes" in answer.error) == (413, True)
     # one who asks first is told before anything is sent
     lines = ("Content-Type: image/jpeg", "Content-Length: 90000000", "Expect: 100-continue")
-    received = answer_of(server, head(server, *lines))
-    assert received.startswith(b"HTTP/1.1 413 ")
-    assert b"100 Continue" not in received
+    assert answer_of(server, head(server, *lines)).status == 413
 
 
 def test_a_client_that_sends_all_of_a_large_body_still_reads_the_refusal(server: Server) -> None:
@@ -185,24 +185,23 @@ def test_a_chunked_body_ends_at_the_limit(server: Server) -> None:
 
     answer = server.ask("POST", "/segment?memory=disc", endless(), {"Content-Type": "image/jpeg"}, encode_chunked=True)
     assert answer.status == 413
-    # many small ones that are allowed
-    before = server.metric("ntre_in_flight")
-    assert before == 1, "the request that asks"
+    assert server.metric("ntre_in_flight") == 1, "more than the request that asks"
 
 
 def test_a_content_length_that_lies(server: Server, good: SimpleNamespace) -> None:
     photo = good.photo
     # more than is announced: the rest is no request
     lines = ("Content-Type: image/png", f"Content-Length: {len(photo)}", "Connection: close")
-    received = answer_of(server, head(server, *lines), photo + b"GET /memories HTTP/1.1\r\n\r\n")
-    assert received.startswith(b"HTTP/1.1 200 ")
-    assert received.count(b"HTTP/1.1") == 1
+    with server.raw() as connection:
+        connection.sendall(head(server, *lines) + photo + b"GET /memories HTTP/1.1\r\n\r\n")
+        assert read_answer(connection).status == 200
+        assert connection.recv(1000) == b""
     # less: the client goes before the end
     with server.raw() as connection:
         connection.sendall(head(server, "Content-Type: image/png", f"Content-Length: {len(photo) + 50}") + photo)
     server.wait(lambda: any(event.get("status") == 499 for event in server.events), "it is not seen that a client goes")
     for wrong in ("-5", "abc", "1, 2", "0x10"):
-        assert answer_of(server, head(server, f"Content-Length: {wrong}"), b"").startswith(b"HTTP/1.1 400")
+        assert answer_of(server, head(server, f"Content-Length: {wrong}")).status == 400
 
 
 def test_heads_that_are_too_large_or_no_http(server: Server) -> None:
@@ -213,7 +212,7 @@ def test_heads_that_are_too_large_or_no_http(server: Server) -> None:
         except (ConnectionResetError, BrokenPipeError):
             received = b"HTTP/1.1 431"
     assert received.startswith(b"HTTP/1.1 431")
-    assert answer_of(server, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert answer_of(server, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").status == 400
     assert server.ask("GET", "/healthz").status == 200
 
 
@@ -226,12 +225,8 @@ def test_a_slow_body_is_cut_off_and_keeps_nobody_else(serve, files: Files) -> No
     for _ in range(3):
         assert server.ask("POST", "/segment", parts=shown).status == 200
     for connection in slow:
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        assert received.startswith(b"HTTP/1.1 408 "), received
-        assert "did not come within 2 s" in json.loads(received.partition(b"\r\n\r\n")[2])["error"]
+        answer = read_answer(connection)
+        assert (answer.status, "did not come within 2 s" in answer.error) == (408, True)
         connection.close()
     server.wait(lambda: server.metric("ntre_queue_length") == 0, "places in the queue are not given back")
-    time.sleep(0)
     assert server.end() == 0

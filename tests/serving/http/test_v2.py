@@ -193,19 +193,19 @@ BAD: dict[str, tuple[Any, str]] = {
     "values that are true": ({"inputs": [image(data=[True] * 6), GOOD]}, "numbers"),
     "a number for a name": ({"inputs": [image(), GOOD | {"data": [3]}]}, "strings"),
     "no base64": ({"inputs": [image(datatype="BYTES", shape=[1], data=["*"]), GOOD]}, "base64"),
-    "two files for the image": (
+    "two files": (
         {"inputs": [image(datatype="BYTES", shape=[2], data=["", ""]), GOOD]},
         "one is expected",
     ),
     "names that are pixels": ({"inputs": [image(), GOOD | {"datatype": "UINT8", "data": [3]}]}, "BYTES is expected"),
-    "bytes that are not there": (
+    "no bytes": (
         {"inputs": [image(data=None, parameters={"binary_data_size": 6}), GOOD]},
         "the body has 0",
     ),
     "bytes and data": ({"inputs": [image(parameters={"binary_data_size": 6}), GOOD]}, "both"),
-    "bytes that are less than none": (
+    "bytes below 0": (
         {"inputs": [image(parameters={"binary_data_size": -1}), GOOD]},
-        "bytes is expected",
+        "number of bytes",
     ),
     "shared memory": ({"inputs": [image(parameters={"shared_memory_region": "x"}), GOOD]}, "shared memory"),
     "parameters that are none": ({"inputs": [image(), GOOD], "parameters": 3}, "`parameters`"),
@@ -265,7 +265,7 @@ def with_bytes(entry: dict[str, Any], raw: bytes) -> Callable[[Server], Any]:
         (
             image(data=None, datatype="BYTES", shape=[2], parameters={"binary_data_size": 4}),
             b"\0" * 4,
-            "its shape says 2",
+            "shape says 2",
         ),
     ],
 )

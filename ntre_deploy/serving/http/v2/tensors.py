@@ -257,7 +257,8 @@ def _from_json(name: str, datatype: str, sizes: tuple[int, ...], count: int, dat
     if values.size != count or values.dtype.kind not in "iuf":
         raise InputError(f"Input '{name}' of shape {list(sizes)} needs {count} numbers; it has {values.size} values.")
     kind = _KINDS[datatype]
-    if kind is np.uint8 and (values.dtype.kind == "f" or values.min(initial=0) < 0 or values.max(initial=0) > 255):
+    whole = values.dtype.kind != "f" or count == 0
+    if kind is np.uint8 and not (whole and values.min(initial=0) >= 0 and values.max(initial=0) <= 255):
         raise InputError(f"Input '{name}' is UINT8, and has values that are no whole numbers from 0 to 255.")
     return Tensor(name, datatype, sizes, values.astype(kind).reshape(sizes))
 
