@@ -61,7 +61,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Few-shot segmentation; each command has its own help: ntre segment --help"""
+    """Export, run and serve NTRENet few-shot segmentation (ntre COMMAND --help)."""
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 
@@ -114,7 +114,8 @@ _PANELS = {
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
     _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)
-    app.command(_name, short_help=_SHORT[_name], rich_help_panel=_panel)(_command)
+    _kind = segment.Command if _name == "segment" else None
+    app.command(_name, cls=_kind, short_help=_SHORT[_name], rich_help_panel=_panel)(_command)
 
 
 # typer keeps its copy of click's exceptions private; this is what BadParameter and UsageError derive from
@@ -238,6 +239,9 @@ def _missing(error: ModuleNotFoundError) -> str:
         "pycuda": "pycuda",
         "filelock": "trt",
         "cryptography": "sign",
+        "ray": "ray",
+        "pyarrow": "ray",
+        "fsspec": "ray",
     }
     name = (error.name or "").partition(".")[0]
     if name in extras:

@@ -283,18 +283,26 @@ def _cut_out(image: Image.Image, path: str) -> Pixels | None:
 
 
 def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:
-    """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all.
-
-    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+    """Write `png_bytes` as a file, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.
     """
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_bytes(png_bytes(pixels, palette))
+
+
+def png_bytes(pixels: Pixels, palette: Pixels | None = None) -> bytes:
+    """uint8 [H, W] or [H, W, 3] as a PNG file.
+
+    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+    """
     picture = Image.fromarray(pixels)
     if palette is not None:
         picture.putpalette(palette.tobytes())
-    with atomic_file(Path(path)) as temporary:
-        picture.save(temporary, format="PNG")
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
 
 
 def write_jpeg(path: str | Path, pixels: Pixels, quality: int = 90) -> None:

@@ -43,10 +43,11 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
 class Server:
     """A `tritonserver` that runs."""
 
-    def __init__(self, environment: "Environment", repository: Path, folder: Path, *options: str) -> None:
+    def __init__(
+        self, environment: "Environment", repository: Path, folder: Path, ports: list[int], *options: str
+    ) -> None:
         self.repository = repository
         self.log = folder / "server.log"
-        ports = _free_ports(3)
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
         command: list[str | Path] = [
             environment.binary,
@@ -156,8 +157,9 @@ class Environment:
         return [str(folder)]
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+def free_ports() -> list[int]:
+    """Three ports that nobody has: for HTTP, gRPC and metrics."""
+    sockets = [socket.socket() for _ in range(3)]
     try:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
@@ -179,10 +181,11 @@ def start(environment: Environment, tmp_path_factory: pytest.TempPathFactory) ->
     """Start a server on a repository; it is ended after the module."""
     servers: list[Server] = []
 
-    def begin(repository: Path, *options: str, ready: bool = True) -> Server:
-        server = Server(environment, repository, tmp_path_factory.mktemp("server"), *options)
+    def begin(repository: Path, *options: str, ports: list[int] | None = None) -> Server:
+        folder = tmp_path_factory.mktemp("server")
+        server = Server(environment, repository, folder, free_ports() if ports is None else ports, *options)
         servers.append(server)
-        return server.wait_until_ready() if ready else server
+        return server.wait_until_ready()
 
     yield begin
     for server in servers:
@@ -202,9 +205,11 @@ def memories(segmenter: Segmenter, shots: list[Any], tmp_path_factory: pytest.Te
 def write(exported: Path, memories: Path) -> Callable[..., Path]:
     """Write the tiny bundle as the model `tiny` of a repository, on the CPU in one thread."""
 
-    def written(repository: Path, *, bundle: Path = exported, force: bool = False, **options: Any) -> Path:
+    def written(
+        repository: Path, *, bundle: Path = exported, force: bool = False, trusted: Any = (), **options: Any
+    ) -> Path:
         chosen = {"name": "tiny", "engine": "onnx-cpu", "precision": "fp32", "threads": 1} | options
-        sources = Sources(memories if bundle is exported else None)
+        sources = Sources(memories if bundle is exported and not trusted else None, trusted)
         write_repository(bundle, repository, Options(**chosen), sources, force=force)
         return repository
 
@@ -256,6 +261,11 @@ def strings() -> Callable[..., np.ndarray]:
         return row
 
     return array
+
+
+@pytest.fixture(scope="session")
+def ports() -> Callable[[], list[int]]:
+    return free_ports
 
 
 @pytest.fixture(scope="session")
