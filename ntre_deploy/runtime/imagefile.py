@@ -89,8 +89,10 @@ def _read_heif(name: str, what: str) -> None:
 def _decode(image: Image.Image, path: str | Path, what: str, mode: str | None) -> Image.Image:
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return upright if mode is None else upright.convert(mode)
+        # both would copy where nothing is to be changed, which takes longer than reading a JPEG
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        return upright if mode in (None, upright.mode) else upright.convert(mode)
     except _DAMAGE as error:
         raise InputError(f"{what} {path} is damaged or cut off: {error}.") from error
 
@@ -281,18 +283,26 @@ def _cut_out(image: Image.Image, path: str) -> Pixels | None:
 
 
 def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:
-    """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all.
-
-    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+    """Write `png_bytes` as a file, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.
     """
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_bytes(png_bytes(pixels, palette))
+
+
+def png_bytes(pixels: Pixels, palette: Pixels | None = None) -> bytes:
+    """uint8 [H, W] or [H, W, 3] as a PNG file.
+
+    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+    """
     picture = Image.fromarray(pixels)
     if palette is not None:
         picture.putpalette(palette.tobytes())
-    with atomic_file(Path(path)) as temporary:
-        picture.save(temporary, format="PNG")
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
 
 
 def write_jpeg(path: str | Path, pixels: Pixels, quality: int = 90) -> None:
