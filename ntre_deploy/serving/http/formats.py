@@ -1,16 +1,15 @@
 """Results in the formats that a request can ask for."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from starlette.responses import Response
 
 from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.runtime.imagefile import png_bytes
 from ntre_deploy.runtime.overlay import palette
 from ntre_deploy.runtime.results.formats import coco_annotations, coco_dataset, coco_image
 from ntre_deploy.runtime.results.result import Result
@@ -38,11 +37,7 @@ class Format:
 
 def png_labels(result: Result) -> bytes:
     """The label map as a PNG of indices into a palette, so that a person sees it too."""
-    picture = Image.fromarray(result.labels)
-    picture.putpalette(palette(len(result.names)).tobytes())
-    file = io.BytesIO()
-    picture.save(file, format="PNG", compress_level=1)
-    return file.getvalue()
+    return png_bytes(result.labels, palette(len(result.names)), level=1)
 
 
 def overlay_jpeg(result: Result) -> bytes:
