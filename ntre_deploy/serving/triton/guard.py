@@ -1,7 +1,7 @@
 """A small process beside each of Triton's: when that is killed, it has the model loaded anew.
 
-Triton (2.46 on) leaves a process of its Python backend that has died as it is: the server stays ready, and every request
-that comes to that instance fails.  What a server offers is to load a model again, which it does only for files that have
+Triton (2.47 on) leaves a process of its Python backend that has died as it is: the server stays ready, and requests that
+come to that instance fail.  What a server offers is to load a model again, which it does only for files that have
 changed.  Of what was loaded before, it then waits for the end of the dead process without end, and so leaves the others
 running; their guards end them as soon as they have nothing to do.
 """
