@@ -72,12 +72,12 @@ def begin(server: Any, file: Path, tmp_path: Path) -> Iterator[Callable[..., Any
         return process, guards[-1]
 
     yield start
-    for process in begun:
-        process.kill()
-        process.communicate()
     for guard in guards:
         if _lives(guard):
             os.kill(guard, signal.SIGKILL)
+    for process in begun:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 def _lives(process: int) -> bool:

@@ -76,8 +76,8 @@ def test_an_existing_model_is_replaced_only_by_force(exported: Path, memories: P
     with pytest.raises(InputError, match=r"exists already; .*--force"):
         write_repository(exported, tmp_path)
     # the second of several models refuses before the first is written
+    (tmp_path / "other_query").mkdir()
     with pytest.raises(InputError, match="exists already"):
-        (tmp_path / "other_query").mkdir()
         write_repository(exported, tmp_path, Options(name="other"), graphs=True)
     (tmp_path / "other_query").rmdir()
     assert tree(tmp_path) == before
