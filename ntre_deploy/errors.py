@@ -22,6 +22,10 @@ class InputError(NtreError):
     """Bad input or usage: a file, an option or a value that cannot be used."""
 
 
+class TooLargeError(InputError):
+    """Bad input that is larger than a limit."""
+
+
 class GateError(NtreError):
     """A check that the user asked for did not pass (verification, parity, latency)."""
 

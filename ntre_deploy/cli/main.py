@@ -27,6 +27,7 @@ from ntre_deploy.cli import (
     models,
     pretrain,
     segment,
+    serve,
     sign,
     studio,
     train,
@@ -60,7 +61,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation.  See ntre segment --help."""
+    """Export, run and serve NTRENet few-shot segmentation (ntre COMMAND --help)."""
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 
@@ -74,6 +75,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "build": build.command,
     "sign": sign.command,
     "segment": segment.command,
+    "serve": serve.command,
     "studio": studio.command,
     "triton": triton.command,
     "bench": bench.command,
@@ -94,6 +96,7 @@ _SHORT = {
     "build": "TensorRT plans for a bundle, on the device.",
     "sign": "Who made a bundle, for devices that ask.",
     "segment": "Photos and videos to masks, by example.",
+    "serve": "Bundles behind HTTP, for many clients.",
     "studio": "Mark it, see it found, in the browser.",
     "triton": "A bundle to a model repository of Triton.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
@@ -106,12 +109,13 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "triton", "bench", "conformance"),
+    "Deploy": ("export", "build", "sign", "segment", "serve", "triton", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():
     _panel = next((panel for panel, names in _PANELS.items() if _name in names), _OTHERS)
-    app.command(_name, short_help=_SHORT[_name], rich_help_panel=_panel)(_command)
+    _kind = segment.Command if _name == "segment" else None
+    app.command(_name, cls=_kind, short_help=_SHORT[_name], rich_help_panel=_panel)(_command)
 
 
 # typer keeps its copy of click's exceptions private; this is what BadParameter and UsageError derive from
@@ -235,6 +239,9 @@ def _missing(error: ModuleNotFoundError) -> str:
         "pycuda": "pycuda",
         "filelock": "trt",
         "cryptography": "sign",
+        "ray": "ray",
+        "pyarrow": "ray",
+        "fsspec": "ray",
     }
     name = (error.name or "").partition(".")[0]
     if name in extras:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ntre_deploy.cli.console import counting, note, print_json, steps
 from ntre_deploy.cli.engines import PANEL, EngineOption, PrecisionOption, ThreadsOption, one_engine
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 # files that a line names
 _NAMED = 5
 _DATASET = "Episodes of a dataset"
+_CLUSTER = "On a cluster"
+
+
+class Command(TyperCommand):
+    """`--ray` may stand alone: the word behind it is its value only where that is the address of a cluster."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `auto` behind a `--ray` that stands alone, then parse as usual."""
+        if "--ray" in args[: args.index("--") if "--" in args else None]:
+            from ntre_deploy.segment.cluster.address import AUTO, is_cluster
+
+            at = args.index("--ray") + 1
+            if at == len(args) or not is_cluster(args[at]):
+                args = [*args[:at], AUTO, *args[at:]]
+        return super().parse_args(ctx, args)
 
 
 def command(
@@ -48,7 +64,9 @@ def command(
     save_memory: Annotated[
         Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For results.")] = Path("segmented"),
+    target: Annotated[
+        str, typer.Option("--out", "-o", metavar="FOLDER", help="For results; with --ray, an address too.")
+    ] = "segmented",
     write: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +98,29 @@ def command(
     device_images: Annotated[
         bool, typer.Option("--device-images", help="Scale and label on the GPU.", rich_help_panel=PANEL)
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Through a Ray cluster: HOST:PORT, local for one of this machine's own, or auto, which finds one.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--ray-workers",
+            metavar="N",
+            min=1,
+            help="At most so many.",
+            show_default="what there is room for",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Photos with an error once more.", rich_help_panel=_CLUSTER)
+    ] = False,
     trusted: TrustedOption = None,
     strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
@@ -88,8 +129,35 @@ def command(
 
     Example: ntre segment my.ntre photos/ clip.mp4 -s fork=a.jpg,a_mask.png
     """
-    _check_choice(inputs, support, memory, dataset, save_memory, write)
     name, precision = one_engine(engine, precision)
+    if ray is not None:
+        from ntre_deploy.cli.cluster import Asked, segment_on_ray
+
+        given_options = {
+            "--save-memory": save_memory is not None,
+            "--write": any(kind != "mask" for kind in write or ()),
+            "--instances": instances,
+            "--every": every > 1,
+            "--partial": partial,
+            "--dataset": dataset is not None,
+            "--device": device > 0,
+            "--device-images": device_images,
+        }
+        if others := [option for option, there in given_options.items() if there]:
+            raise InputError(f"{others[0]} is not for --ray, which writes masks and Parquet of photos; leave one out.")
+        _check_choice(inputs, support, memory, None, None, None)
+        asked = Asked(bundle, inputs or [], support or [], memory or [], target, recursive, name, precision, threads)
+        asked.calibrate, asked.leave_one_out, asked.exact = not no_calibrate, not no_leave_one_out, exact
+        asked.address, asked.workers, asked.retry_failed = ray, ray_workers, retry_failed
+        asked.trusted, asked.strict, asked.as_json = trusted or [], strict, as_json
+        segment_on_ray(asked)
+        return
+    if ray_workers is not None or retry_failed:
+        raise InputError(
+            f"--{'retry-failed' if retry_failed else 'ray-workers'} is for --ray; add it or leave this out."
+        )
+    _check_choice(inputs, support, memory, dataset, save_memory, write)
+    out = Path(target)
     from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.sources.finding import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
@@ -111,7 +179,7 @@ def command(
 
     arrays, drawn = read_supports(examples, out, strict=strict)
     loaded = [SupportMemory.load(path) for path in memory or []]
-    _check_names([*arrays, *(item.name for item in loaded)])
+    check_names([*arrays, *(item.name for item in loaded)])
     for folder in (out, save_memory):
         if folder is not None:
             check_folder(folder)
@@ -284,7 +352,7 @@ def _check_choice(
         )
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
     """Names become file names, and tell classes apart."""
     from ntre_deploy.files import plain_name
 

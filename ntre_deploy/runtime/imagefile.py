@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from ntre_deploy.errors import InputError, NtreWarning
+from ntre_deploy.errors import InputError, NtreWarning, TooLargeError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.masks import HALF, chosen, halved, mask_choice
 
@@ -53,7 +53,7 @@ def _opened(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(file)
     except Image.DecompressionBombError as error:
-        raise InputError(f"{what} {name} is too large: {error}; at most {most:,} pixels are read.") from error
+        raise TooLargeError(f"{what} {name} is too large: {error}; at most {most:,} pixels are read.") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         if avif and not features.check("avif"):
             raise InputError(
@@ -64,7 +64,7 @@ def _opened(
         ) from error
     width, height = image.size
     if width * height > most:
-        raise InputError(f"{what} {name} declares {width} x {height} pixels; at most {most:,} are read.")
+        raise TooLargeError(f"{what} {name} declares {width} x {height} pixels; at most {most:,} are read.")
     if width * height == 0:
         raise InputError(f"{what} {name} has no pixels.")
     return image
@@ -89,8 +89,10 @@ def _read_heif(name: str, what: str) -> None:
 def _decode(image: Image.Image, path: str | Path, what: str, mode: str | None) -> Image.Image:
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return upright if mode is None else upright.convert(mode)
+        # both would copy where nothing is to be changed, which takes longer than reading a JPEG
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        return upright if mode in (None, upright.mode) else upright.convert(mode)
     except _DAMAGE as error:
         raise InputError(f"{what} {path} is damaged or cut off: {error}.") from error
 
@@ -281,18 +283,29 @@ def _cut_out(image: Image.Image, path: str) -> Pixels | None:
 
 
 def write_png(path: str | Path, pixels: Pixels, palette: Pixels | None = None) -> None:
-    """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all.
-
-    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+    """Write an image, as `png_bytes` takes it, as a file, whole or not at all.
 
     Raises:
         InputError: the file cannot be written.
     """
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_bytes(png_bytes(pixels, palette))
+
+
+def png_bytes(pixels: Pixels, palette: Pixels | None = None, level: int = 6) -> bytes:
+    """uint8 [H, W] or [H, W, 3] as a PNG file.
+
+    With a `palette` (uint8 [n, 3] RGB), [H, W] is written as indices into it: labels that a person can see too.
+
+    Args:
+        level: of zlib, 0 to 9; 1 takes a third of the time of 6.
+    """
     picture = Image.fromarray(pixels)
     if palette is not None:
         picture.putpalette(palette.tobytes())
-    with atomic_file(Path(path)) as temporary:
-        picture.save(temporary, format="PNG")
+    file = io.BytesIO()
+    picture.save(file, format="PNG", compress_level=level)
+    return file.getvalue()
 
 
 def write_jpeg(path: str | Path, pixels: Pixels, quality: int = 90) -> None:

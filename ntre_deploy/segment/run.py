@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ntre_deploy.errors import InputError
 from ntre_deploy.interrupts import ended_by_interrupt
 from ntre_deploy.runtime.imagefile import Pixels, write_jpeg, write_png
+from ntre_deploy.runtime.inputspec import InputSpec
 from ntre_deploy.runtime.labels import label_map, label_scores
 from ntre_deploy.runtime.letterbox import Letterbox, prepare_reduced
 from ntre_deploy.runtime.overlay import overlay, palette, tag_names
@@ -104,8 +105,7 @@ class Job:
         self.names = [memory.name for memory in self.memories]
         self._files = ResultFiles(self.out, self.names, self.kinds)
         self._unread: InputError | None = None
-        # JPEGs are read no larger than this: the engine's input is still an average over pixels
-        self._least = None if self.exact else max(2 * self.segmenter.spec.size + 1, OVERLAY_SIDE)
+        self._least = None if self.exact else enough_pixels(self.segmenter.spec)
 
     def run(self, sources: Sequence[Source]) -> list[dict[str, Any]]:
         """Segment all of them; Ctrl-C ends a camera or stream, and with it the job, as if it had come to its end.
@@ -252,7 +252,7 @@ class Job:
     def _finish(self, computed: _Computed, mask: Path, drawn: Path, kinds: frozenset[str]) -> _Done:
         """Make the label map, and write it, the overlay and other formats where they are wanted."""
         ready = computed.ready
-        labels, scores = _labelled(computed.logits, ready.box)
+        labels, scores = labelled(computed.logits, ready.box)
         result = Result(labels, self.names, None, computed.logits, ready.box, ready.source.path, scores)
         written = self._files.write(result, mask, ready.source.path if ready.source.video is None else None)
         if "mask" in kinds:
@@ -279,8 +279,21 @@ class Job:
         return {name: round(float(share), 6) for name, share in zip(self.names, shares, strict=True)}
 
 
-def _labelled(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ...]]:
-    """Labels of every pixel, and scores; those of a large picture from a part of its pixels."""
+def enough_pixels(spec: InputSpec) -> int:
+    """Pixels of the longer side at which a JPEG may be read: the engine's input is still an average over pixels."""
+    return max(2 * spec.size + 1, OVERLAY_SIDE)
+
+
+def labelled(logits: Float, box: Letterbox) -> tuple[Pixels, tuple[float, ...]]:
+    """Labels of every pixel, and scores; those of a large picture from a part of its pixels.
+
+    Args:
+        logits: float32 [N, 2, h, w] of `Segmenter.query`.
+        box: how the picture was fitted in.
+
+    Returns:
+        uint8 [H, W], and for each class its score in [0, 1].
+    """
     height, width = _bounded((box.height, box.width), _SCORED_SIDE)
     if (height, width) == (box.height, box.width):
         return label_scores(logits, box)

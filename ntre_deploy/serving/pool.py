@@ -51,8 +51,8 @@ class Pool:
                 raise ClosedError("The server is ending and takes nothing new; try another one.")
             if len(self._under_way) >= self.workers + self.waiting:
                 raise BusyError(
-                    f"{self.waiting} requests wait already, and no more may; try again in {self._patience():.0f} s.",
-                    self._patience(),
+                    f"{self.waiting} requests wait already, and no more may; try again in {self.patience:.0f} s.",
+                    self.patience,
                 )
             future = self._threads.submit(self._run, work, deadline)
             self._under_way.add(future)
@@ -68,6 +68,11 @@ class Pool:
     def full(self) -> bool:
         """Whether the next piece of work would be refused."""
         return self._closed or self.under_way >= self.workers + self.waiting
+
+    @property
+    def patience(self) -> float:
+        """Seconds until half of the queue is done, as long as work took of late; 1 at least."""
+        return max(1.0, self._seconds * (self.waiting / 2 + 1) / self.workers)
 
     def drain(self, seconds: float | None = None) -> int:
         """Take nothing new, and wait for what was accepted.
@@ -102,7 +107,3 @@ class Pool:
     def _forget(self, future: "Future[Any]") -> None:
         with self._lock:
             self._under_way.discard(future)
-
-    def _patience(self) -> float:
-        """Seconds until half of the queue is done, 1 at least."""
-        return max(1.0, self._seconds * (self.waiting / 2 + 1) / self.workers)

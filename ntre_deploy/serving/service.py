@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ntre_deploy.errors import InputError
+from ntre_deploy.errors import InputError, TooLargeError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.engines import runs_on_gpu
 from ntre_deploy.runtime.imagefile import decode_image
@@ -35,11 +35,22 @@ class Answer:
     Attributes:
         result: labels, scores and more.
         seconds: spent waiting for a worker (`queue`), on the photo's file (`decode`), on supports that were not known
-            (`support`), and on the network with all around it (`engine`).
+            (`support`), on the network with all around it (`engine`), and on `made` (`encode`).
+        made: what `finish` of `Service.submit` has made of the result.
     """
 
     result: Result
     seconds: dict[str, float] = field(default_factory=dict)
+    made: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A photo of several; see `Service.submit` for each."""
+
+    image: Picture
+    name: str = "of this request"
+    finish: Callable[[Result], Any] | None = None
 
 
 class Service:
@@ -113,13 +124,23 @@ class Service:
         store = MemoryStore(memories, segmenter.model.id, limits.memories)
         return cls(name or bundle_name(bundle), opened, segmenter, count, store, limits)
 
-    def submit(self, image: Picture, supports: Sequence[Support], *, deadline: float | None = None) -> "Future[Answer]":
+    def submit(
+        self,
+        image: Picture,
+        supports: Sequence[Support],
+        *,
+        deadline: float | None = None,
+        name: str = "of this request",
+        finish: Callable[[Result], Any] | None = None,
+    ) -> "Future[Answer]":
         """Segment a photo when a worker is free.
 
         Args:
             image: bytes of an image file, or uint8 RGB [H, W, 3].
             supports: label n is the n-th of them.
             deadline: of `time.monotonic`; None gives it the seconds of the limits.
+            name: of the photo, for messages.
+            finish: makes something of the result on the worker's thread too, for `Answer.made`.
 
         Raises:
             BusyError, ClosedError: it is not accepted; see `Pool.submit`.
@@ -132,7 +153,7 @@ class Service:
         def work(segmenter: Segmenter) -> Answer:
             times = _Times(begun)
             times.note("queue")
-            pixels = self._decoded(image)
+            pixels = self._decoded(image, name)
             times.note("decode")
             memories = self._supports.memories(supports, segmenter)
             times.note("support")
@@ -140,7 +161,9 @@ class Service:
             # made here rather than on the thread that answers
             _ = result.scores
             times.note("engine")
-            return Answer(result, times.seconds)
+            made = None if finish is None else finish(result)
+            times.note("encode")
+            return Answer(result, times.seconds, made)
 
         return self.run(work, deadline)
 
@@ -149,8 +172,49 @@ class Service:
         return self.pool.submit(work, time.monotonic() + self.limits.seconds if deadline is None else deadline)
 
     def segment(self, image: Picture, supports: Sequence[Support]) -> Result:
-        """`submit`, and wait for the result."""
+        """As `submit`, and wait for the result."""
         return self.submit(image, supports).result().result
+
+    def submit_together(
+        self, photos: Sequence[Asked], supports: Sequence[Support], *, deadline: float | None = None
+    ) -> "Future[list[Answer | Exception]]":
+        """Segment photos that share supports by one query, as one piece of work; see `submit`.
+
+        Args:
+            photos: of a TensorRT plan at most its `--max-batch`.
+
+        Returns:
+            for each photo what became of it, or what was wrong with it.
+
+        Raises:
+            BusyError, ClosedError, InputError, EngineError: as `submit`; the latter two of the future are wrong with
+                all of them.
+        """
+        self._supports.check(supports)
+        begun = time.monotonic()
+
+        def work(segmenter: Segmenter) -> list[Answer | Exception]:
+            times = _Times(begun)
+            times.note("queue")
+            memories = self._supports.memories(supports, segmenter)
+            times.note("support")
+            names = iter(photos)
+            found = _each(
+                [photo.image for photo in photos],
+                lambda image: self._decoded(image, next(names).name),
+                lambda pixels: segmenter.segment_results(pixels, memories),
+            )
+            times.note("engine")
+            answers: list[Answer | Exception] = []
+            for photo, one in zip(photos, found, strict=True):
+                if isinstance(one, Exception):
+                    answers.append(one)
+                    continue
+                _ = one.scores
+                answers.append(Answer(one, dict(times.seconds), photo.finish(one) if photo.finish else None))
+            return answers
+
+        return self.run(work, deadline)
 
     def segment_many(self, images: Sequence[Picture], supports: Sequence[Support]) -> "list[Result | Exception]":
         """Segment photos that share supports: with one query for several on a GPU, else over the workers.
@@ -208,11 +272,13 @@ class Service:
         """Answer what was accepted, and end; see `Pool.drain`."""
         return self.pool.drain(seconds)
 
-    def _decoded(self, image: Picture) -> Pixels:
+    def _decoded(self, image: Picture, name: str = "of this request") -> Pixels:
         if isinstance(image, bytes):
-            return decode_image(image, max_pixels=self.limits.pixels)
+            return decode_image(image, name, max_pixels=self.limits.pixels)
         if image.size // 3 > self.limits.pixels:
-            raise InputError(f"The image has {image.size // 3:,} pixels; this server takes {self.limits.pixels:,}.")
+            raise TooLargeError(
+                f"Image {name} has {image.size // 3:,} pixels; at most {self.limits.pixels:,} are read."
+            )
         return image
 
 

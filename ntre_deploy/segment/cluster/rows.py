@@ -1,0 +1,172 @@
+"""The Parquet of results: one row for each photo, also for those that could not be segmented."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ntre_deploy.errors import InputError
+from ntre_deploy.runtime.results.result import Result
+from ntre_deploy.segment.cluster.plan import RESULTS, Plan, mask_name, part_name, photo_id
+from ntre_deploy.segment.cluster.stores import Store
+
+
+class Told(NamedTuple):
+    """What is known of a whole run.
+
+    Attributes:
+        photos: that are done.
+        failed: of them, those that could not be segmented.
+        found: for each class the photos in which it was found.
+    """
+
+    photos: int
+    failed: int
+    found: dict[str, int]
+
+
+def schema() -> Any:
+    """The `pyarrow.Schema`; docs/ray.md describes each column."""
+    import pyarrow as pa
+
+    texts = pa.list_(pa.string())
+    return pa.schema(
+        [
+            ("path", pa.string()),
+            ("id", pa.string()),
+            ("mask", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("classes", texts),
+            ("counts", texts),
+            ("areas", pa.list_(pa.int64())),
+            ("scores", pa.list_(pa.float32())),
+            ("error", pa.string()),
+            ("model", pa.string()),
+            ("bundle", pa.string()),
+            ("memories", texts),
+            ("engine", pa.string()),
+        ]
+    )
+
+
+def found_row(plan: Plan, photo: str, result: Result, engine: str) -> dict[str, Any]:
+    """The row of a photo that was segmented; its label map is at `mask_name`."""
+    height, width = result.size
+    return _row(plan, photo, engine) | {
+        "mask": mask_name(photo),
+        "height": height,
+        "width": width,
+        "counts": [result.rle(number)["counts"] for number in range(1, len(plan.names) + 1)],
+        "areas": list(result.areas),
+        "scores": list(result.scores),
+    }
+
+
+def failed_row(plan: Plan, photo: str, reason: str, engine: str) -> dict[str, Any]:
+    """The row of a photo that could not be segmented, with the reason in one line."""
+    line = " ".join(reason.split()).rstrip(".")
+    return _row(plan, photo, engine) | {"error": line or "unknown"}
+
+
+def _row(plan: Plan, photo: str, engine: str) -> dict[str, Any]:
+    empty = dict.fromkeys(("mask", "height", "width", "counts", "areas", "scores", "error"))
+    return empty | {
+        "path": photo,
+        "id": photo_id(photo),
+        "classes": list(plan.names),
+        "model": plan.model,
+        "bundle": plan.bundle,
+        "memories": list(plan.memories),
+        "engine": engine,
+    }
+
+
+def write_rows(store: Store, part: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the file of a part, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(list(rows), schema()), file, compression="zstd")
+    store.write(part_name(part), file.getvalue())
+
+
+def read_rows(store: Store, part: int) -> list[dict[str, Any]]:
+    """The rows of a part; none where there is no readable file of it."""
+    from pyarrow import ArrowException, parquet
+
+    content = store.read(part_name(part))
+    try:
+        rows: list[dict[str, Any]] = [] if content is None else parquet.read_table(io.BytesIO(content)).to_pylist()
+    except (ArrowException, OSError):
+        return []
+    return rows
+
+
+def _batches(store: Store, columns: list[str], **more: Any) -> Iterator[Any]:
+    from pyarrow import ArrowException
+
+    try:
+        yield from store.dataset(RESULTS).scanner(columns=columns, **more).to_batches()
+    except FileNotFoundError:
+        return
+    except (ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{store.place}/{RESULTS} cannot be read: {reason}.") from error
+
+
+def failed_parts(store: Store) -> dict[int, int]:
+    """Parts with photos that could not be segmented, and how many.
+
+    Raises:
+        InputError: the results cannot be read.
+    """
+    from pyarrow import compute
+
+    parts: dict[int, int] = {}
+    for batch in _batches(store, ["__filename"], filter=compute.field("error").is_valid()):
+        for name in batch.column(0).to_pylist():
+            part = int(name.rpartition("part-")[2].partition(".")[0])
+            parts[part] = parts.get(part, 0) + 1
+    return parts
+
+
+def tell(store: Store, names: Sequence[str]) -> Told:
+    """Count the rows of a run.
+
+    Raises:
+        InputError: the results cannot be read.
+    """
+    from pyarrow import compute
+
+    photos = failed = 0
+    found = dict.fromkeys(names, 0)
+    for batch in _batches(store, ["error", "areas"]):
+        photos += batch.num_rows
+        failed += batch.num_rows - batch.column(0).null_count
+        for number, name in enumerate(names):
+            areas = batch.filter(compute.is_valid(batch.column(1))).column(1)
+            own = compute.list_element(areas, number) if len(areas) else None
+            found[name] += 0 if own is None else compute.sum(compute.greater(own, 0)).as_py() or 0
+    return Told(photos, failed, found)
+
+
+def failures(store: Store, most: int) -> Iterable[tuple[str, str]]:
+    """Path and reason of photos that could not be segmented, `most` at most.
+
+    Raises:
+        InputError: the results cannot be read.
+    """
+    from pyarrow import compute
+
+    left = most
+    for batch in _batches(store, ["path", "error"], filter=compute.field("error").is_valid()):
+        for path, error in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if not left:
+                return
+            left -= 1
+            yield path, error
