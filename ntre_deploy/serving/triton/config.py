@@ -81,7 +81,7 @@ def _parameters(options: Options) -> dict[str, str]:
 
 
 def _warmup(name: str, size: int, tensors: list[Tensor]) -> Message:
-    inputs = [
+    inputs: list[Message] = [
         {"key": t.name, "value": {"data_type": Enum(t.kind), "dims": t.dims, "input_data_file": t.name}}
         for t in tensors
     ]

@@ -28,7 +28,7 @@ def to_text(message: Message, indent: int = 0) -> str:
     margin, lines = "  " * indent, []
     for name, value in message.items():
         several = isinstance(value, Sequence) and not isinstance(value, str)
-        for one in value if several else [value]:  # type: ignore[union-attr,list-item]
+        for one in value if several else [value]:  # type: ignore[union-attr]
             if isinstance(one, Mapping):
                 inner = to_text(one, indent + 1)
                 lines.append(f"{margin}{name} {{\n{inner}{margin}}}\n" if inner else f"{margin}{name} {{}}\n")
