@@ -175,7 +175,11 @@ def test_a_bundle_that_is_not_there_replaces_nothing(
     deployment = config["applications"][0]["deployments"][0]
     deployment["user_config"]["bundles"] = {"photos": str(tmp_path / "none.ntre")}
     before = ask("/segment?format=png", "POST", *shown)
+    was = ray_serve.deployed()
     with load(ask, shown, 1) as done:
         ray_serve.deploy(config)
-        wait_for(lambda: len(done) > 30 and ray_serve.running())
+        wait_for(lambda: ray_serve.deployed() > was and ray_serve.running())
+        # as long again as it takes to refuse it
+        seen = len(done)
+        wait_for(lambda: len(done) > seen + 50)
     assert {(status, body) for _, status, body in done} == {before}
