@@ -58,7 +58,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,trt-rtx,docs,dev
+$(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,serve,triton,ray,trt-rtx,docs,dev
+# for its `tritonserver` alone: what it demands itself (an older NumPy) is not needed for that
+$(VENV)/.dependencies: ALONE := nvidia-pytriton==0.7.0
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,video,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
@@ -69,6 +71,7 @@ $(VENV)/.dependencies $(VISION)/.dependencies $(OPENVINO)/.dependencies: %/.depe
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $*
 	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '.[$(EXTRAS)]'
+	$(if $(ALONE),$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
 	touch $@
 
 # setuptools would pack what an earlier build left behind

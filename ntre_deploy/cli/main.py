@@ -31,6 +31,7 @@ from ntre_deploy.cli import (
     sign,
     studio,
     train,
+    triton,
     tune,
 )
 from ntre_deploy.cli.meaning import meant
@@ -60,10 +61,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Export, run and prove NTRENet few-shot segmentation.
-
-    Each command has its own help, with an example: ntre segment --help
-    """
+    """Export, run and serve NTRENet few-shot segmentation (ntre COMMAND --help)."""
     if debug:
         os.environ["NTRE_DEBUG"] = "1"
 
@@ -79,6 +77,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "segment": segment.command,
     "serve": serve.command,
     "studio": studio.command,
+    "triton": triton.command,
     "bench": bench.command,
     "conformance": conformance.command,
     "import-weights": import_weights.command,
@@ -99,6 +98,7 @@ _SHORT = {
     "segment": "Photos and videos to masks, by example.",
     "serve": "Bundles behind HTTP, for many clients.",
     "studio": "Mark it, see it found, in the browser.",
+    "triton": "A bundle to a model repository of Triton.",
     "bench": "Speed and accuracy of a bundle beside PyTorch.",
     "conformance": "Proof that another runtime gives the same.",
     "import-weights": "Weights from elsewhere to a checkpoint.",
@@ -109,7 +109,7 @@ _SHORT = {
 }
 _PANELS = {
     "Start here": ("demo", "doctor", "models", "studio", "tune"),
-    "Deploy": ("export", "build", "sign", "segment", "serve", "bench", "conformance"),
+    "Deploy": ("export", "build", "sign", "segment", "serve", "triton", "bench", "conformance"),
 }
 _OTHERS = "Train and evaluate"
 for _name, _command in COMMANDS.items():

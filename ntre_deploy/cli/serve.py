@@ -67,7 +67,7 @@ def command(
     from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.serving.http.application import create_app
     from ntre_deploy.serving.http.logs import event, log_to
-    from ntre_deploy.serving.http.server import address_of, listen, run
+    from ntre_deploy.serving.http.server import listen, run
     from ntre_deploy.serving.http.settings import LOOPBACK_NAMES, Settings, is_loopback, read_keys
     from ntre_deploy.serving.service import Service
 
@@ -83,7 +83,7 @@ def command(
     listening = listen(host, port)
     log_to()
     # a second series beside each counter that nobody asks for
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     for title, bundle in opened.items():
         if (warning := origin_warning(bundle.manifest.model.origin)) is not None:
             event("warning", 30, bundle=title, message=warning)
@@ -106,7 +106,6 @@ def command(
 
     hosts = () if keys else LOOPBACK_NAMES
     app = create_app(load, Settings(limits, keys, hosts, log_requests=not quiet))
-    event("listening", address=address_of(listening), docs=f"{address_of(listening)}/docs", key=bool(keys))
     run(app, listening, drain_seconds)
 
 

@@ -89,8 +89,10 @@ def _read_heif(name: str, what: str) -> None:
 def _decode(image: Image.Image, path: str | Path, what: str, mode: str | None) -> Image.Image:
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return upright if mode is None else upright.convert(mode)
+        # both would copy where nothing is to be changed, which takes longer than reading a JPEG
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        return upright if mode in (None, upright.mode) else upright.convert(mode)
     except _DAMAGE as error:
         raise InputError(f"{what} {path} is damaged or cut off: {error}.") from error
 

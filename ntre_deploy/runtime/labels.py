@@ -141,10 +141,16 @@ def class_scores(labels: Pixels, logits: Float, box: Letterbox) -> tuple[float, 
     """
     bins = len(logits) + 1
     sums, counts = np.zeros(bins), np.zeros(bins, np.int64)
-    for rows, probability in _probabilities(logits, box):
-        won = labels[rows].ravel()
-        sums += np.bincount(won, probability.ravel(), bins)
-        counts += np.bincount(won, minlength=bins)
+    across, down = _across(logits, box)
+    for band in down:
+        won = labels[band.pixels].ravel()
+        # most pixels are background, whose probabilities nobody asks for
+        inside = np.flatnonzero(won)
+        if len(inside):
+            values = band.matrix @ across[:, band.features]
+            clear = _clear(values.reshape(len(logits), -1).take(inside, axis=1))
+            sums += np.bincount(won[inside], clear, bins)
+            counts += np.bincount(won[inside], minlength=bins)
     return tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums[1:], counts[1:], strict=True))
 
 
@@ -174,9 +180,16 @@ def _probabilities(logits: Float, box: Letterbox) -> Iterator[tuple[slice, Float
     across, down = _across(logits, box)
     for band in down:
         values = band.matrix @ across[:, band.features]
-        # the winner's margin is the largest, or that of the background is
-        top = np.maximum(values.max(axis=0), 0)
-        yield band.pixels, 1 / (np.exp(values - top).sum(axis=0) + np.exp(-top))
+        yield band.pixels, _clear(values)
+
+
+def _clear(margins: Float) -> Float:
+    """The largest softmax probability among margins [N, ...] and 0, the background's."""
+    if len(margins) == 1:
+        return 1 / (1 + np.exp(-np.abs(margins[0])))
+    top = np.maximum(margins.max(axis=0), 0)
+    clear: Float = 1 / (np.exp(margins - top).sum(axis=0) + np.exp(-top))
+    return clear
 
 
 def _across(logits: Float, box: Letterbox) -> tuple[Float, tuple[_Band, ...]]:

@@ -47,21 +47,26 @@ def status_of(error: Exception) -> int:
 
 def refused(error: Exception) -> Response:
     """`{"error": LINE}` with the status of an error, and when to come again where that is known."""
-    status, headers = status_of(error), {}
+    status = status_of(error)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, BusyError):
+        headers["retry-after"] = str(math.ceil(error.seconds))
+    elif status == 503:
+        headers["retry-after"] = str(_PATIENCE)
+    return json_response({"error": line_of(error)}, status, headers)
+
+
+def line_of(error: Exception) -> str:
+    """What a client is told of an error; of a defect, where to find more."""
     if isinstance(error, HTTPException):
         line = str(error.detail)
-        headers = dict(error.headers or {})
     elif isinstance(error, RequestValidationError):
         line = "; ".join(_told(problem) for problem in error.errors())
     elif isinstance(error, NtreError):
         line = str(error)
     else:
         line = "The server failed at this request; its log has more under the request's id."
-    if isinstance(error, BusyError):
-        headers["retry-after"] = str(math.ceil(error.seconds))
-    elif status == 503:
-        headers["retry-after"] = str(_PATIENCE)
-    return json_response({"error": " ".join(line.split())}, status, headers)
+    return " ".join(line.split())
 
 
 def json_bytes(content: Any) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -73,12 +73,13 @@ def create_app(services: Services | Opening, settings: Settings | None = None) -
     return app
 
 
-def _handlers() -> dict[Any, Callable[[Request, Any], Awaitable[Response]]]:
+def _handlers() -> dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]]:
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and error.status_code in (404, 405):
             # of the router, which says no more than the status
             told = f"There is no {request.method[:20]} {request.url.path[:100]}; /docs tells what there is."
             error = HTTPException(error.status_code, told, error.headers)
+        request.scope["ntre"].note(error)
         return refused(error)
 
     return dict.fromkeys((NtreError, HTTPException, RequestValidationError), answer)

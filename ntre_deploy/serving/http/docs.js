@@ -29,6 +29,11 @@ function example(schema, told, depth = 0) {
   return kind.type in plain ? plain[kind.type] : kind.format === "binary" ? "(bytes)" : "text";
 }
 
+// `code` in a description
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", part) : part));
+}
+
 function table(rows, heads) {
   const head = element("tr", heads.map((text) => element("th", text)));
   return element("table", [head, ...rows.map((row) => element("tr", row.map((cell) => element("td", cell))))]);
@@ -54,7 +59,7 @@ function operation(path, method, told, what) {
   if (what.description) inside.push(element("p", what.description));
   if (what.parameters?.length) {
     inside.push(element("h3", "Parameters"));
-    const rows = what.parameters.map((p) => [element("code", p.name), p.in, p.description ?? p.schema?.type ?? ""]);
+    const rows = what.parameters.map((p) => [element("code", p.name), p.in, prose(p.description ?? p.schema?.type ?? "")]);
     inside.push(table(rows, ["name", "in", ""]));
   }
   for (const [type, { schema }] of Object.entries(what.requestBody?.content ?? {})) {
@@ -62,16 +67,16 @@ function operation(path, method, told, what) {
     const kind = resolved(schema, told);
     const rows = Object.entries(kind.properties ?? {}).map(([name, part]) => [
       element("code", name),
-      part.items?.format === "binary" || part.format === "binary" ? "file, repeatable" : (part.type ?? ""),
-      part.description ?? "",
+      part.type !== "array" ? (part.type ?? "") : part.items?.format === "binary" ? "file, repeatable" : "repeatable",
+      prose(part.description ?? ""),
     ]);
     if (rows.length) inside.push(table(rows, ["part", "", ""]));
-    else inside.push(element("p", kind.description ?? kind.type ?? ""));
+    else inside.push(element("p", prose(kind.description ?? kind.type ?? "")));
   }
   inside.push(element("h3", "Answers"));
   const answers = Object.entries(what.responses).map(([status, answer]) => {
     const types = Object.keys(answer.content ?? {}).join(", ");
-    return [element("code", status), answer.description, types];
+    return [element("code", status), prose(answer.description), types];
   });
   inside.push(table(answers, ["status", "", "types"]));
   const json = Object.entries(what.responses).find(([status]) => status < 300)?.[1].content?.["application/json"]?.schema;
@@ -94,7 +99,7 @@ try {
   }
   page.replaceChildren(
     element("h1", `${told.info.title} ${told.info.version}`),
-    element("p", told.info.description),
+    element("p", prose(told.info.description)),
     element("p", ["As a file: ", element("a", "openapi.json", { href: "openapi.json" })]),
     ...[...rooms].flatMap(([tag, all]) => [element("h2", tag), ...all]),
   );

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -80,8 +81,8 @@ async def read_form(request: Request, limits: Limits, files: Sequence[str], text
     )
     try:
         parsed = await parser.parse()
-    except MultiPartException as error:
-        raise InputError(f"The form cannot be read: {error.message}") from error
+    except (MultiPartException, FormParserError) as error:
+        raise InputError(f"The form cannot be read: {getattr(error, 'message', error)}") from error
     return await _sorted(parsed, files, texts)
 
 

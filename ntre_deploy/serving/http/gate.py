@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ntre_deploy.errors import TooLargeError
+from ntre_deploy.errors import NtreError, TooLargeError
 from ntre_deploy.serving.http import access
-from ntre_deploy.serving.http.answers import refused, status_of
+from ntre_deploy.serving.http.answers import line_of, refused, status_of
 from ntre_deploy.serving.http.logs import event
 from ntre_deploy.serving.http.metrics import Metrics
 from ntre_deploy.serving.http.serving import Serving
@@ -57,9 +57,10 @@ class Gate:
         except ClientDisconnect:
             exchange.status = _GONE
         except Exception as error:
-            if status_of(error) >= 500:
+            if not isinstance(error, NtreError | HTTPException):
                 event("defect", logging.ERROR, error=error, id=exchange.id)
             if exchange.status == 0:
+                exchange.note(error)
                 await refused(error)(scope, exchange.receive, exchange.send)
             else:  # half an answer must not look like a whole one
                 raise
@@ -167,6 +168,11 @@ class Exchange:
             self._serving.hold(size)
             self._held += size
         return message
+
+    def note(self, error: Exception) -> None:
+        """Have the log tell why it was the server's fault; what clients do wrong may hold what is theirs."""
+        if status_of(error) >= 500:
+            self.told["error"] = line_of(error)
 
     def accept(self) -> None:
         """The server does not end before this has been answered."""

@@ -15,10 +15,13 @@ def router(serving: Serving, metrics: Metrics) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["server"])
 
+    # balancers that ask for the head alone
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="Whether the process lives", response_class=PlainTextResponse)
     async def healthz() -> Response:
         return PlainTextResponse("ok\n")
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get(
         "/readyz",
         summary="Whether requests are taken: not while bundles are loaded, nor while the server ends",

@@ -79,13 +79,6 @@ def router(serving: Serving, limits: Limits) -> APIRouter:
         await anyio.to_thread.run_sync(service.memories.delete, name)
         return Response(status_code=204)
 
-    def both(method: str, path: str, work: Callable[..., Any], summary: str, **more: Any) -> None:
-        routes.add_api_route(path, work, methods=[method], summary=summary, **more)
-
-        inner = f"/bundles/{{bundle}}{path}"
-        of_bundle = {list_all: list_of, put: put_of, get: get_of, delete: delete_of}[work]
-        routes.add_api_route(inner, of_bundle, methods=[method], summary=f"{summary} of a bundle", **more)
-
     async def list_of(request: Request, bundle: str) -> Response:
         return await list_all(request, bundle)
 
@@ -98,12 +91,19 @@ def router(serving: Serving, limits: Limits) -> APIRouter:
     async def delete_of(request: Request, bundle: str, name: str) -> Response:
         return await delete(request, name, bundle)
 
+    def both(
+        method: str, path: str, work: Callable[..., Any], of_bundle: Callable[..., Any], summary: str, **more: Any
+    ) -> None:
+        routes.add_api_route(path, work, methods=[method], summary=summary, **more)
+        inner = f"/bundles/{{bundle}}{path}"
+        routes.add_api_route(inner, of_bundle, methods=[method], summary=f"{summary} of a bundle", **more)
+
     made = {201: {"model": Remembered, "description": "It is new."}, 200: {"model": Remembered}}
     one = "/memories/{name}"
-    both("GET", "/memories", list_all, "List the memories", responses={200: {"model": Memories}} | ERRORS)
-    both("PUT", one, put, "Make or replace a memory", responses=made | ERRORS, openapi_extra=_FORM)
-    both("GET", one, get, "The file of a memory", responses=_FILE | ERRORS)
-    both("DELETE", one, delete, "Forget a memory", status_code=204, responses=ERRORS)
+    both("GET", "/memories", list_all, list_of, "List the memories", responses={200: {"model": Memories}} | ERRORS)
+    both("PUT", one, put, put_of, "Make or replace a memory", responses=made | ERRORS, openapi_extra=_FORM)
+    both("GET", one, get, get_of, "The file of a memory", responses=_FILE | ERRORS)
+    both("DELETE", one, delete, delete_of, "Forget a memory", status_code=204, responses=ERRORS)
     return routes
 
 

@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # of connections that have nothing under way
 _KEEP_ALIVE = 30
 # seconds for answers on their way when the server ends
-_FLUSH = 5
+_FLUSH = 3
 _BACKLOG = 2048
 
 
@@ -123,6 +123,12 @@ class _Draining(uvicorn.Server):
             os._exit(128 + sig)
         self._until = time.monotonic() + self._seconds
         self._serving.draining = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            address = address_of(listening)
+            event("listening", address=address, docs=f"{address}/docs")
 
     async def on_tick(self, counter: int) -> bool:
         serving = self._serving

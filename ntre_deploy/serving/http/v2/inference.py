@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError, did_you_mean
 from ntre_deploy.runtime.results.result import Result
@@ -107,7 +108,7 @@ def answering(asked: Asked, service: Service) -> Callable[[Result, str], tuple[b
     head = {"model_name": service.name, "model_version": VERSION} | ({"id": asked.id} if asked.id else {})
 
     def made(result: Result, _: str) -> tuple[bytes, int | None]:
-        found = {
+        found: dict[str, NDArray[Any] | list[str]] = {
             "labels": result.labels,
             "scores": np.asarray(result.scores, np.float32),
             "names": list(result.names),

@@ -1,0 +1,56 @@
+"""Data for Triton's warm-up: the episode of a bundle's self-test as a request."""
+
+import io
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ntre_deploy.runtime.bundle import Bundle, SelfTest
+
+# where Triton looks for it, in the model's folder
+FOLDER = "warmup"
+
+
+class Tensor(NamedTuple):
+    """One input of the request; its data are a file of that name.
+
+    Attributes:
+        kind: Triton's name of its type.
+        dims: its shape without the batch's.
+    """
+
+    name: str
+    kind: str
+    dims: tuple[int, ...]
+
+
+def write_warmup(bundle: Bundle, folder: Path) -> list[Tensor]:
+    """Write the files of a request: an image, and a class that an annotated image shows.
+
+    Raises:
+        InputError: the bundle has no self-test, or a damaged one.
+    """
+    test = bundle.self_test()
+    folder.mkdir()
+    tensors = [Tensor("image", "TYPE_UINT8", test.image.shape)]
+    (folder / "image").write_bytes(np.ascontiguousarray(test.image).tobytes())
+    for name, content in _support(test).items():
+        # a length of four bytes before each string
+        (folder / name).write_bytes(struct.pack("<I", len(content)) + content)
+        tensors.append(Tensor(name, "TYPE_STRING", (1,)))
+    return tensors
+
+
+def _support(test: SelfTest) -> dict[str, bytes]:
+    mask = (test.support_mask == 1).astype(np.uint8) * 255
+    return {"support_images": _png(test.support_image), "support_masks": _png(mask), "support_names": b"warm-up"}
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
