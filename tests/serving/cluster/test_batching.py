@@ -14,11 +14,13 @@ pytest.importorskip("ray.serve", reason="Ray Serve is not installed")
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.serving.cluster.app import build
-from ntre_deploy.serving.cluster.batching import BatchingService
+from ntre_deploy.serving.cluster.batching import BatchingService, Waiting
 from ntre_deploy.serving.cluster.wanted import Wanted
 from ntre_deploy.serving.limits import BusyError, Limits
+from ntre_deploy.serving.service import Answer, Asked
 from ntre_deploy.serving.supports import Named, Shown, Stored, supports_key
 
+LATER = float("inf")
 Opened = tuple[BatchingService, list[int]]
 
 
@@ -54,7 +56,6 @@ def test_requests_with_the_same_supports_share_a_query(
     segmenter: Segmenter,
 ) -> None:
     service, sizes = batching
-    service.gather(8, 0.5)
     one, other = shown(0, "disc"), shown(1, "disc")
     memory = segmenter.encode_support([shots[0]], "disc")
     stored = Stored(memory.to_bytes())
@@ -63,12 +64,12 @@ def test_requests_with_the_same_supports_share_a_query(
         asked = [(files[n].photo, one) for n in (2, 3)]
         asked += [(files[n].photo, other) for n in (4, 5)]
         asked += [(files[2].photo, stored), (b"no photo", one), (shots[3][0], stored), (np.zeros((9, 9)), one)]
-        futures = [
-            service.submit(photo, [support], name=f"number {n}", finish=lambda result: result.size)
-            for n, (photo, support) in enumerate(asked)
-        ]
-        assert sizes == []
-        return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        return await service.answers(
+            [
+                Waiting(Asked(photo, f"number {n}", lambda result: result.size), [support], LATER)
+                for n, (photo, support) in enumerate(asked)
+            ]
+        )
 
     answers = asyncio.run(ask())
     assert sorted(sizes) == [2, 2, 2]
@@ -99,16 +100,11 @@ def test_a_full_queue_is_told_to_each(
     batching: Opened, shown: Callable[[int, str], Shown], files: list[SimpleNamespace]
 ) -> None:
     service, _ = batching
-    service.gather(2, 0.0)
-
-    async def ask() -> list[Any]:
-        futures = [service.submit(files[2].photo, [shown(n % 6, f"disc {n}")]) for n in range(40)]
-        return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-
-    answers = asyncio.run(ask())
+    asked = [Waiting(Asked(files[2].photo), [shown(n % 6, f"disc {n}")], LATER) for n in range(40)]
+    answers = asyncio.run(service.answers(asked))
     busy = [answer for answer in answers if isinstance(answer, BusyError)]
     assert 0 < len(busy) < 40
-    assert all(isinstance(answer, BusyError) or answer.result is not None for answer in answers)
+    assert all(isinstance(answer, BusyError | Answer) for answer in answers)
 
 
 def test_supports_have_one_key_where_they_mean_the_same(shown: Callable[[int, str], Shown]) -> None:
@@ -132,7 +128,7 @@ def test_supports_have_one_key_where_they_mean_the_same(shown: Callable[[int, st
     [
         ({}, "bundles"),
         ({"bundles": []}, "bundles"),
-        ({"bundle": 3}, "'bundle'"),
+        ({"bundle": 3}, "No bundle"),
         ({"bundles": {"a b/": "x"}}, "cannot name"),
         ({"bundles": {"a": "x"}, "worker": 2}, "Did you mean 'workers'"),
         ({"bundles": {"a": "x"}, "workers": 0}, "'workers' is 0"),
