@@ -56,5 +56,5 @@ def command(
     with as_file(files("ntre_deploy") / "assets" / "photos") as pictures:
         shot = f"bus={pictures / 'bus.jpg'},{pictures / 'bus_mask.png'}"
         segment.command(
-            out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], out=out / "photo", threads=threads
+            out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], out=str(out / "photo"), threads=threads
         )

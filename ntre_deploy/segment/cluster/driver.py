@@ -178,7 +178,7 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
     from ray.exceptions import RayError
 
     _quiet(data)
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     most = cluster.workers or _room(resources, cluster)
     count = min(len(parts), _BLOCKS)
     given = data.from_items([{"part": part} for part in parts], override_num_blocks=count)

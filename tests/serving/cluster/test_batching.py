@@ -1,6 +1,7 @@
 """Requests that share supports go through the engine by one query, and each gets its own answer."""
 
 import asyncio
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,18 @@ def test_what_cannot_be_served_is_refused_when_it_is_deployed(
     with pytest.raises(InputError, match=words) as caught:
         build(given)
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_is_an_application(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import serve
+
+    monkeypatch.setenv("NTRE_BUNDLE", str(exported))
+    monkeypatch.setenv("NTRE_MEMORIES", str(tmp_path / "memories"))
+    example = Path(__file__).parents[3] / "examples" / "ray" / "segmentation.py"
+    made = runpy.run_path(str(example))["app"]
+    assert isinstance(made, serve.Application)
+    # what the command line gives are texts
+    assert isinstance(build({"bundle": str(exported), "workers": "2", "batch": "4"}), serve.Application)
 
 
 def test_a_configuration_is_read_whole(exported: Path, tmp_path: Path) -> None:
