@@ -108,7 +108,7 @@ def test_addresses_where_no_cluster_is(
     assert "ray job submit" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["photos", "list"])
+@pytest.mark.parametrize("kind", ["list"])
 def test_a_cluster_of_this_machine_alone_gives_the_same_files(
     kind: str,
     tiny: SimpleNamespace,
