@@ -172,7 +172,7 @@ class Service:
         return self.pool.submit(work, time.monotonic() + self.limits.seconds if deadline is None else deadline)
 
     def segment(self, image: Picture, supports: Sequence[Support]) -> Result:
-        """`submit`, and wait for the result."""
+        """As `submit`, and wait for the result."""
         return self.submit(image, supports).result().result
 
     def submit_together(

@@ -96,7 +96,7 @@ def test_many_photos_and_the_fault_of_one_stays_its_own(
 
 def test_where_the_time_went_is_told(service: Service, files: Files) -> None:
     answer = service.submit(files[1].photo, [Shown("disc", ((files[0].photo, files[0].mask),))]).result(60)
-    assert set(answer.seconds) == {"queue", "decode", "support", "engine"}
+    assert set(answer.seconds) == {"queue", "decode", "support", "engine", "encode"}
     assert all(seconds >= 0 for seconds in answer.seconds.values())
 
 

@@ -163,7 +163,9 @@ class Result:
         Raises:
             InputError: there is no such class.
         """
-        return encode_rle(self.mask(name))
+        label = self.number(name)
+        x, y, width, height = self.boxes[label - 1]
+        return encode_rle(self.labels[y : y + height, x : x + width] == label, self.size, x, y)
 
     def to_polygons(self, min_area: int = 1, tolerance: float = 0) -> dict[str, Any]:
         """Polygons with holes of each class, for `json.dump`; see `ntre_deploy.runtime.results.formats.polygons`."""

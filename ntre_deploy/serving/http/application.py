@@ -66,8 +66,8 @@ def create_app(services: Services | Opening, settings: Settings | None = None) -
     )
     app.state.serving, app.state.metrics = serving, metrics
     app.include_router(segmenting.router(serving, settings.limits, metrics))
-    app.include_router(remembering.router(serving, settings.limits))
     app.include_router(v2.router(serving, settings.limits, metrics))
+    app.include_router(remembering.router(serving, settings.limits))
     app.include_router(probes.router(serving, metrics))
     app.add_middleware(Gate, serving=serving, settings=settings, metrics=metrics)
     return app

@@ -1,18 +1,19 @@
 """Results in the formats that a request can ask for."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
-from PIL import Image
+import numpy as np
 from starlette.responses import Response
 
 from ntre_deploy.errors import InputError, one_of
+from ntre_deploy.runtime.imagefile import png_bytes
 from ntre_deploy.runtime.overlay import palette
 from ntre_deploy.runtime.results.formats import coco_annotations, coco_dataset, coco_image
 from ntre_deploy.runtime.results.result import Result
+from ntre_deploy.runtime.rle import encode_rle
 from ntre_deploy.serving.http.answers import json_bytes, json_response
 from ntre_deploy.serving.service import Answer, Service
 
@@ -36,11 +37,7 @@ class Format:
 
 def png_labels(result: Result) -> bytes:
     """The label map as a PNG of indices into a palette, so that a person sees it too."""
-    picture = Image.fromarray(result.labels)
-    picture.putpalette(palette(len(result.names)).tobytes())
-    file = io.BytesIO()
-    picture.save(file, format="PNG", compress_level=1)
-    return file.getvalue()
+    return png_bytes(result.labels, palette(len(result.names)), level=1)
 
 
 def overlay_jpeg(result: Result) -> bytes:
@@ -54,11 +51,13 @@ def summary(result: Result, name: str) -> dict[str, Any]:
     """What a plain answer tells of a photo: its size, and for each class score, area, box and run-length code."""
     height, width = result.size
     classes = []
-    for label, (title, score, area, box) in enumerate(
-        zip(result.names, result.scores, result.areas, result.boxes, strict=True), 1
-    ):
-        told = {"label": label, "name": title, "score": round(score, 6), "area": area, "box": list(box)}
-        classes.append(told | {"rle": result.rle(label)})
+    for label, (title, score, box) in enumerate(zip(result.names, result.scores, result.boxes, strict=True), 1):
+        x, y, w, h = box
+        # inside of its box alone: pixels are looked at once, and each answer waits for it
+        mask = result.labels[y : y + h, x : x + w] == label
+        area, rle = int(np.count_nonzero(mask)), encode_rle(mask, result.size, x, y)
+        told = {"label": label, "name": title, "score": round(score, 6), "area": area, "box": list(box), "rle": rle}
+        classes.append(told)
     return {"photo": name, "width": width, "height": height, "classes": classes}
 
 

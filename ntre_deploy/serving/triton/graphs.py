@@ -88,7 +88,7 @@ def find_graphs(bundle: Bundle, name: str) -> list[Graph]:
 
 
 def ports_by_format(bundle: Bundle, role: str, precision: str) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and outputs of a graph as the bundle's format demands them, for plans, which nobody can read without a GPU.
+    """Inputs and outputs of a graph as the format of bundles has them, for plans: reading those takes a GPU.
 
     Args:
         role: `support` or `query`.
@@ -129,15 +129,16 @@ def graph_config(graph: Graph, options: Options) -> Message:
         "version_policy": {"latest": {"num_versions": options.keep}},
     }
     if batched:
-        config["dynamic_batching"] = dynamic_batching(options) | {
-            "preferred_batch_size": [size for size in options.preferred if size <= most]
-        }
+        sizes = [size for size in options.preferred if size <= most]
+        config["dynamic_batching"] = {**dynamic_batching(options), "preferred_batch_size": sizes}
     return config
 
 
 def _group(graph: Graph, options: Options) -> Message:
-    group = instance_group(options)
-    return group | {"kind": Enum("KIND_GPU")} if graph.platform == TENSORRT else group  # type: ignore[operator,no-any-return]
+    group = dict(instance_group(options))
+    if graph.platform == TENSORRT:
+        group["kind"] = Enum("KIND_GPU")
+    return group
 
 
 def _port(port: Port, batched: bool) -> Message:

@@ -1,7 +1,7 @@
 """A small process beside each of Triton's: when that is killed, it has the model loaded anew.
 
-Triton (2.46 on) leaves a process of its Python backend that has died as it is: the server stays ready, and every request
-that comes to that instance fails.  What a server offers is to load a model again, which it does only for files that have
+Triton (2.47 on) leaves a process of its Python backend that has died as it is: the server stays ready, and requests
+that come to that instance fail.  What a server offers is to load a model again, which it does only for files that have
 changed.  Of what was loaded before, it then waits for the end of the dead process without end, and so leaves the others
 running; their guards end them as soon as they have nothing to do.
 """
@@ -49,7 +49,9 @@ class Guard:
         command = [sys.executable, "-m", __name__, model, server, str(file), str(server_pid)]
         try:
             # an interrupt from the terminal is for the server, which tells its processes
-            return cls(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+            return cls(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+            )
         except OSError as error:
             print(f"warning: nobody guards {model}: {error}", file=sys.stderr)
             return cls(None)

@@ -138,7 +138,7 @@ def bundle_files(bundle: Bundle, folder: Path, link: bool) -> None:
             os.link(bundle.folder / name, folder / name)
         except OSError as error:
             raise InputError(
-                f"{bundle.folder / name} cannot be linked into {folder.parents[2]} ({error.strerror}); leave --link out."
+                f"{bundle.folder / name} cannot be linked into {folder.parents[2]}: {error.strerror}; leave --link out."
             ) from error
 
 

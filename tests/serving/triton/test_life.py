@@ -1,4 +1,4 @@
-"""What happens while requests run: a process of the backend is killed, a bundle is replaced, a model cannot be loaded."""
+"""While requests run, a process of the backend is killed, a bundle is replaced, a model cannot be loaded."""
 
 import os
 import shutil

@@ -73,6 +73,9 @@ _TRITON_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP
 def understood(asked: Asked) -> tuple[Picture, list[Support]]:
     """The photo of a request, and its supports: memories by name, then those that came as files, then what is shown.
 
+    Returns:
+        the photo as the bytes of its file or uint8 RGB [H, W, 3], and what `Service.submit` takes beside it.
+
     Raises:
         InputError: an input is missing, unknown, or not what it should be.
     """

@@ -23,6 +23,7 @@ from ntre_deploy.serving.supports import Picture, Support
 LENGTH = "inference-header-content-length"
 # JSON that is read in less time than a thread takes to begin
 _SMALL = 16_384
+_VERSIONS = (("", ""), ("/versions/{version}", " of a version"))
 _TENSOR = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
@@ -90,6 +91,29 @@ def router(serving: Serving, limits: Limits, metrics: Metrics) -> APIRouter:
             raise MissingError(f"There is no version {version[:20]!r} of '{name}'; there is {inference.VERSION}.")
         return service
 
+    async def infer(request: Request, name: str, version: str = inference.VERSION) -> Response:
+        service = found(name, version)
+        exchange_of(request).told["bundle"] = service.name
+        with serving.place(service):
+            asked, photo, supports = await _read(request, limits)
+            finish = inference.answering(asked, service)
+            made = await segmented(request, service, metrics, [Photo(photo)], supports, finish)
+        body, length = made[0].made
+        if length is None:
+            return Response(body, media_type="application/json")
+        return Response(body, headers={LENGTH: str(length)}, media_type=BYTES)
+
+    # routes are tried one after the other, and this one is asked for most
+    for middle, told in _VERSIONS:
+        routes.add_api_route(
+            f"{model}{middle}/infer",
+            infer,
+            methods=["POST"],
+            summary=f"Segment a photo with a bundle{told}",
+            responses=_ANSWER | ERRORS,
+            openapi_extra=_BODY,
+        )
+
     @routes.get("", summary="What this server is", responses=_PLAIN)
     async def server() -> Response:
         extensions = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
@@ -133,19 +157,7 @@ def router(serving: Serving, limits: Limits, metrics: Metrics) -> APIRouter:
     async def stats(name: str, version: str = inference.VERSION) -> Response:
         return json_response({"model_stats": [_stats(found(name, version), metrics)]})
 
-    async def infer(request: Request, name: str, version: str = inference.VERSION) -> Response:
-        service = found(name, version)
-        exchange_of(request).told["bundle"] = service.name
-        with serving.place(service):
-            asked, photo, supports = await _read(request, limits)
-            finish = inference.answering(asked, service)
-            made = await segmented(request, service, metrics, [Photo(photo)], supports, finish)
-        body, length = made[0].made
-        if length is None:
-            return Response(body, media_type="application/json")
-        return Response(body, headers={LENGTH: str(length)}, media_type=BYTES)
-
-    for middle, told in (("", ""), ("/versions/{version}", " of a version")):
+    for middle, told in _VERSIONS:
         path = model + middle
         more = _PLAIN | {404: ERRORS[404]}
         routes.add_api_route(path, metadata, summary=f"Tensors of a bundle{told}", responses=more)
@@ -154,14 +166,6 @@ def router(serving: Serving, limits: Limits, metrics: Metrics) -> APIRouter:
         )
         routes.add_api_route(f"{path}/config", config, summary=f"Triton's configuration{told}", responses=more)
         routes.add_api_route(f"{path}/stats", stats, summary=f"Figures of a bundle{told}", responses=more)
-        routes.add_api_route(
-            f"{path}/infer",
-            infer,
-            methods=["POST"],
-            summary=f"Segment a photo with a bundle{told}",
-            responses=_ANSWER | ERRORS,
-            openapi_extra=_BODY,
-        )
     return routes
 
 

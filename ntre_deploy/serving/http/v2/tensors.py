@@ -124,7 +124,7 @@ def packed_answer(
 
     Args:
         head: what stands beside `outputs`.
-        outputs: name; uint8 or float32 array, or strings; whether as bytes.
+        outputs: name; an array of uint8 or float32, such as labels [H, W], or strings; whether as bytes.
     """
     told: list[dict[str, Any]] = []
     parts: list[bytes] = []
@@ -149,7 +149,7 @@ def packed_answer(
 
 
 def files_of(tensor: Tensor) -> list[bytes]:
-    """The files that a BYTES tensor holds; strings of JSON are base64.
+    """The files that a BYTES tensor [N] holds; strings of JSON are base64.
 
     Raises:
         InputError: they are not.
@@ -164,7 +164,7 @@ def files_of(tensor: Tensor) -> list[bytes]:
 
 
 def strings_of(tensor: Tensor) -> list[bytes]:
-    """The values of a BYTES tensor.
+    """The values of a BYTES tensor [N].
 
     Raises:
         InputError: it is of another type.
