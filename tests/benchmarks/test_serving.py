@@ -298,3 +298,35 @@ def test_a_ratio_is_of_one_round() -> None:
     assert http["ratios"] == [0.5, 0.95]
     assert http["passed"]
     assert http["cpu_ms_a_photo"] == 200
+
+
+def test_what_photos_need_follows_from_their_processor_time(tmp_path: Path) -> None:
+    from paper import Assumed, Measured, needs
+
+    sides = {"http": {"cpu_ms_a_photo": 72.0}, "bench": {"cpu_ms_a_photo": 63.0}}
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"sides": sides, "photo": {"pixels": [480, 640], "bytes": 50_000}}))
+    found = needs(Measured.read(file), 1000, 1e8, Assumed(core_hour=0.05, gpu_hour=2.0, busy=0.5, gpu_rate=100))
+    expected = {
+        # 72 core-seconds a second, half idle
+        "cores": 144,
+        "machines": 9,
+        "gpus": 20,
+        "gpu_cores": 18,
+        "gbit_in": 0.4,
+        "gbit_out": 2.4576,
+        "core_hours": 2_000_000,
+        "days_of_1000_cores": 4e6 / 1000 / 24,
+        "terabytes": 5,
+        # 40 core-hours
+        "million_on_cores": 2.0,
+        # 20,000 GPU-seconds and 18,000 core-seconds
+        "million_on_gpus": 20_000 / 3600 * 2 + 18_000 / 3600 * 0.05,
+    }
+    assert found == pytest.approx(expected)
+    done = command("paper", file, "--busy", "0.5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| 1,000 requests a second on CPUs | 144 cores: 9 machines |" in done.stdout
+    file.write_text("{}")
+    done = command("paper", file)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
