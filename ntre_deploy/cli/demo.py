@@ -55,6 +55,7 @@ def command(
     export.command(asset_file("photos"), out=out / "photos.ntre", precision=["fp32"], force=True)
     with as_file(files("ntre_deploy") / "assets" / "photos") as pictures:
         shot = f"bus={pictures / 'bus.jpg'},{pictures / 'bus_mask.png'}"
+        photo = str(out / "photo")
         segment.command(
-            out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], out=out / "photo", threads=threads
+            out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], target=photo, threads=threads
         )

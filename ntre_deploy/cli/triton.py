@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json, steps
-from ntre_deploy.cli.engines import EngineOption, PrecisionOption, ThreadsOption, one_engine
+from ntre_deploy.cli.engines import NAME, one_engine
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from ntre_deploy.serving.triton.repository import Written
 
-_RUN = "How it runs"
+# as `ntre_deploy.serving.triton.options` has it, which imports too much for a help text
+SERVER = "http://127.0.0.1:8000"
 
 
 def command(
@@ -21,60 +22,46 @@ def command(
     repository: Annotated[Path, typer.Argument(metavar="REPO", help="Folder of models.", show_default=False)],
     name: Annotated[str | None, typer.Option("--name", help="Of the model.", show_default="the bundle's")] = None,
     version: Annotated[int, typer.Option("--version", metavar="N", min=1, help="Of the model.")] = 1,
-    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Serve the N newest versions.")] = 1,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Newest versions.")] = 1,
     memories: Annotated[
-        Path | None, typer.Option("--memories", metavar="FOLDER", help="That requests can name.", show_default=False)
+        Path | None, typer.Option("--memories", metavar="FOLDER", help="Those that requests can name.")
     ] = None,
     graphs: Annotated[bool, typer.Option("--graphs", help="Write the bare graphs as models too.")] = False,
+    engine: Annotated[str, typer.Option("--engine", metavar=NAME, help="trt, onnx-cpu ...")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Of each.", show_default="a fair share")
+    ] = None,
+    instances: Annotated[int, typer.Option("--instances", metavar="N", min=1, help="Engines, a process each.")] = 1,
+    gpus: Annotated[str | None, typer.Option("--gpus", metavar="0,1", help="On which, with so many each.")] = None,
+    max_batch: Annotated[
+        int | None, typer.Option("--max-batch", metavar="N", help="Images.", show_default="4; 1 on CPUs")
+    ] = None,
+    preferred: Annotated[str | None, typer.Option("--preferred", metavar="2,4", help="Sizes of batches.")] = None,
+    delay: Annotated[
+        int | None, typer.Option("--delay", metavar="US", help="For a batch.", show_default="500; CPUs 0")
+    ] = None,
+    queue: Annotated[int, typer.Option("--queue", metavar="N", help="Requests that may wait.")] = 64,
+    timeout: Annotated[int, typer.Option("--timeout", metavar="MS", help="They wait at most.")] = 30_000,
+    resource: Annotated[
+        list[str] | None, typer.Option("--resource", metavar="NAME=N", help="Rate limit; repeatable.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", metavar="N", help="For rate limits; 1 is the highest.")
+    ] = None,
+    no_warmup: Annotated[bool, typer.Option("--no-warmup", help="Ready without a run.")] = False,
+    server: Annotated[
+        str, typer.Option("--server", metavar="URL", help="Its HTTP.", show_default="port 8000 here")
+    ] = SERVER,
     link: Annotated[bool, typer.Option("--link", help="Link the bundle's files, copy none.")] = False,
     trusted: TrustedOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that version of a model.")] = False,
-    instances: Annotated[
-        int, typer.Option("--instances", metavar="N", min=1, help="Engines, each a process.", rich_help_panel=_RUN)
-    ] = 1,
-    gpus: Annotated[
-        str | None, typer.Option("--gpus", metavar="0,1", help="To run on.", show_default=False, rich_help_panel=_RUN)
-    ] = None,
-    max_batch: Annotated[
-        int | None,
-        typer.Option("--max-batch", metavar="N", help="Images.", show_default="4; on CPUs 1", rich_help_panel=_RUN),
-    ] = None,
-    preferred: Annotated[
-        str | None,
-        typer.Option("--preferred", metavar="2,4", help="Batches.", show_default=False, rich_help_panel=_RUN),
-    ] = None,
-    delay: Annotated[
-        int | None,
-        typer.Option("--delay", metavar="US", help="For a batch.", show_default="500; of 1: 0", rich_help_panel=_RUN),
-    ] = None,
-    queue: Annotated[
-        int, typer.Option("--queue", metavar="N", help="Requests that may wait.", rich_help_panel=_RUN)
-    ] = 64,
-    timeout: Annotated[
-        int, typer.Option("--timeout", metavar="MS", help="They wait at most.", rich_help_panel=_RUN)
-    ] = 30_000,
-    resource: Annotated[
-        list[str] | None,
-        typer.Option("--resource", metavar="R=N", help="Rate limit.", show_default=False, rich_help_panel=_RUN),
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option("--priority", metavar="N", help="In rate limits.", show_default=False, rich_help_panel=_RUN),
-    ] = None,
-    warmup: Annotated[bool, typer.Option(help="Run once before ready.", rich_help_panel=_RUN)] = True,
-    server: Annotated[
-        str, typer.Option("--server", metavar="URL", help="Triton's HTTP, or ''.", rich_help_panel=_RUN)
-    ] = "http://127.0.0.1:8000",
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a bundle into a model repository of Triton.
 
     Example: ntre triton model.ntre models --memories memories
     """
-    engine_name, own = one_engine(engine, precision)
+    engine_name, own = one_engine(engine, None)
     from ntre_deploy.serving.triton.options import Options, Sources
     from ntre_deploy.serving.triton.repository import write_repository
 
@@ -94,7 +81,7 @@ def command(
         timeout=timeout,
         resources=tuple(map(_resource, resource or ())),
         priority=priority,
-        warmup=warmup,
+        warmup=not no_warmup,
         server=server,
     )
     sources = Sources(memories, tuple(trusted or ()), link)

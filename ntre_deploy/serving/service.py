@@ -44,6 +44,15 @@ class Answer:
     made: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A photo of several; see `Service.submit` for each."""
+
+    image: Picture
+    name: str = "of this request"
+    finish: Callable[[Result], Any] | None = None
+
+
 class Service:
     """A bundle, its workers and its memories; several threads may ask.
 
@@ -165,6 +174,47 @@ class Service:
     def segment(self, image: Picture, supports: Sequence[Support]) -> Result:
         """`submit`, and wait for the result."""
         return self.submit(image, supports).result().result
+
+    def submit_together(
+        self, photos: Sequence[Asked], supports: Sequence[Support], *, deadline: float | None = None
+    ) -> "Future[list[Answer | Exception]]":
+        """Segment photos that share supports by one query, as one piece of work; see `submit`.
+
+        Args:
+            photos: of a TensorRT plan at most its `--max-batch`.
+
+        Returns:
+            for each photo what became of it, or what was wrong with it.
+
+        Raises:
+            BusyError, ClosedError, InputError, EngineError: as `submit`; the latter two of the future are wrong with
+                all of them.
+        """
+        self._supports.check(supports)
+        begun = time.monotonic()
+
+        def work(segmenter: Segmenter) -> list[Answer | Exception]:
+            times = _Times(begun)
+            times.note("queue")
+            memories = self._supports.memories(supports, segmenter)
+            times.note("support")
+            names = iter(photos)
+            found = _each(
+                [photo.image for photo in photos],
+                lambda image: self._decoded(image, next(names).name),
+                lambda pixels: segmenter.segment_results(pixels, memories),
+            )
+            times.note("engine")
+            answers: list[Answer | Exception] = []
+            for photo, one in zip(photos, found, strict=True):
+                if isinstance(one, Exception):
+                    answers.append(one)
+                    continue
+                _ = one.scores
+                answers.append(Answer(one, dict(times.seconds), photo.finish(one) if photo.finish else None))
+            return answers
+
+        return self.run(work, deadline)
 
     def segment_many(self, images: Sequence[Picture], supports: Sequence[Support]) -> "list[Result | Exception]":
         """Segment photos that share supports: with one query for several on a GPU, else over the workers.

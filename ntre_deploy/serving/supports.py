@@ -128,7 +128,7 @@ class Supports:
         return kept[0] if kept else self._keep(key, [SupportMemory.from_bytes(stored.data)])[0]
 
     def _encoded(self, shown: Sequence[Shown], segmenter: Segmenter) -> list[SupportMemory]:
-        key = _digest(shown)
+        key = supports_key(shown)
         if (kept := self._known(key)) is not None:
             return kept
         classes = {support.name: decode_shots(support, self._limits) for support in shown}
@@ -151,9 +151,14 @@ class Supports:
             return kept
 
 
-def _digest(shown: Sequence[Shown]) -> bytes:
+def supports_key(supports: Sequence[Support]) -> bytes:
+    """SHA-256 that supports have in common where they mean the same classes in the same order."""
     digest = hashlib.sha256()
-    for support in shown:
+    for support in supports:
+        if not isinstance(support, Shown):
+            digest.update(f"named {support.name!r}".encode() if isinstance(support, Named) else b"stored")
+            digest.update(b"" if isinstance(support, Named) else hashlib.sha256(support.data).digest())
+            continue
         digest.update(f"{support.name!r} {len(support.shots)}".encode())
         for picture in (picture for shot in support.shots for picture in shot):
             if isinstance(picture, bytes):

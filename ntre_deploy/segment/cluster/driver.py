@@ -7,8 +7,9 @@ pass is over comes into the next one, where photos are taken one by one (see `Wo
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
     # no word to the makers of Ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # else it warns of each worker that can be started again
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with needed():
         import ray
         import ray.data
@@ -89,7 +92,9 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         raise EngineError(f"No Ray cluster can be reached at {cluster.address}: {reason}") from error
     try:
-        yield
+        # Ray tells there of workers that died, and that is no result
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 

@@ -3,10 +3,13 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ PATIENCE = 240.0
 _KINDS = 6
 
 
-def environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "OMP_NUM_THREADS": "1"}
     # else Ray takes 127.0.0.1 for another word for the machine's address in the network, where nothing listens
     loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -33,6 +36,12 @@ def environment() -> dict[str, str]:
 
 def arguments(bundle: Path, *more: str | Path) -> list[str]:
     return [str(Path(sys.executable).with_name("ntre")), "segment", str(bundle), *map(str, more)]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Of processes that use the cluster."""
+    return _environment()
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +77,49 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], li
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def objects() -> Iterator[str | None]:
+    """The address of an object store that speaks S3; None where moto is not installed.
+
+    Processes that are started find it in their environment.
+    """
+    if any(find_spec(name) is None for name in ("moto", "flask", "flask_cors")):
+        yield None
+        return
+    with socket.socket() as free:
+        free.bind((HERE, 0))
+        port = free.getsockname()[1]
+    told = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_DEFAULT_REGION": "us-east-1"}
+    told |= {"AWS_ENDPOINT_URL": f"http://{HERE}:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", HERE, "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            for key, value in told.items():
+                patch.setenv(key, value)
+            end = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    bucket = urllib.request.Request(f"http://{HERE}:{port}/photos", method="PUT")
+                    urllib.request.urlopen(bucket, timeout=PATIENCE).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < end
+                    assert server.poll() is None
+                    time.sleep(0.1)
+            yield "s3://photos"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(objects: str | None) -> Iterator[Any]:
     """A node without processors, where drivers are, and two workers; `cluster.more()` adds one."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    os.environ.update(environment())
+    os.environ.update(_environment())
     import ray
     from ray.cluster_utils import Cluster
 
@@ -94,7 +142,7 @@ def begin(exported: Path, memory: Path, cluster: Any) -> Iterator[Callable[..., 
     def inner(*more: str | Path) -> subprocess.Popen[str]:
         command = arguments(exported, "--memory", memory, "--ray", cluster.address, *more)
         process = subprocess.Popen(
-            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+            command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
         )
         begun.append(process)
         return process

@@ -55,7 +55,7 @@ class Server:
             f"--backend-directory={environment.backends}",
             *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
             *(f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), ports, strict=True)),
-            "--exit-timeout-secs=10",
+            "--exit-timeout-secs=3",
             *options,
         ]
         with self.log.open("wb") as log:
