@@ -76,7 +76,7 @@ def needs(given: Measured, rate: float, photos: float, assumed: Assumed) -> dict
     """What `rate` requests a second and so many photos need.
 
     Returns:
-        cores, machines, GPUs and cores beside them, gigabits a second in and out, core-hours and days, terabytes, and
+        cores, machines, GPUs and cores beside them, gigabits a second in and out, core-hours and hours, terabytes, and
         prices of a million photos.
     """
     labels = given.height * given.width
@@ -91,7 +91,7 @@ def needs(given: Measured, rate: float, photos: float, assumed: Assumed) -> dict
         "gpus": math.ceil(rate * gpu_second),
         "gpu_cores": beside,
         "core_hours": photos * given.served / _HOUR,
-        "days_of_1000_cores": photos * given.served / assumed.busy / 1000 / 24 / _HOUR,
+        "hours_of_1000_cores": photos * given.served / assumed.busy / 1000 / _HOUR,
         "terabytes": photos * given.bytes / 1e12,
         "million_on_cores": _MILLION * given.served / assumed.busy / _HOUR * assumed.core_hour,
         "million_on_gpus": _MILLION
@@ -109,9 +109,12 @@ def rows(given: Measured, found: dict[str, Any], rate: float, photos: float, ass
         ("network, JPEGs in", f"{found['gbit_in']:.2f} Gbit/s"),
         ("network, label maps out as bytes", f"{found['gbit_out']:.2f} Gbit/s"),
         (f"{photos / _MILLION:,.0f} million photos", f"{found['core_hours']:,.0f} core-hours of work"),
-        ("the same, on 1,000 cores", f"{found['days_of_1000_cores']:.1f} days"),
+        ("the same, on 1,000 cores", f"{found['hours_of_1000_cores']:.1f} hours"),
         ("their files", f"{found['terabytes']:.1f} TB"),
         ("a million photos on CPUs", f"${found['million_on_cores']:.2f} at ${assumed.core_hour:g} a core-hour"),
-        ("a million photos on GPUs", f"${found['million_on_gpus']:.2f} at ${assumed.gpu_hour:g} a GPU-hour more"),
+        (
+            "a million photos on GPUs",
+            f"${found['million_on_gpus']:.2f} at ${assumed.gpu_hour:g} a GPU-hour, with the cores beside them",
+        ),
     ]
     return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in shown)]

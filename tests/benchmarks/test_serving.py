@@ -315,8 +315,8 @@ def test_what_photos_need_follows_from_their_processor_time(tmp_path: Path) -> N
         "gpu_cores": 18,
         "gbit_in": 0.4,
         "gbit_out": 2.4576,
-        "core_hours": 2_000_000,
-        "days_of_1000_cores": 4e6 / 1000 / 24,
+        "core_hours": 2000,
+        "hours_of_1000_cores": 4,
         "terabytes": 5,
         # 40 core-hours
         "million_on_cores": 2.0,
