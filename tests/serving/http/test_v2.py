@@ -56,7 +56,7 @@ def test_what_tritons_client_asks_first(client: Any) -> None:
         "support_masks",
         "support_names",
     ]
-    assert [one["name"] for one in metadata["inputs"]] == inputs
+    assert [one["name"] for one in metadata["inputs"]] == ["image", "image_bytes", *supports]
     assert {one["name"]: one["datatype"] for one in metadata["outputs"]} == {
         "labels": "UINT8",
         "scores": "FP32",
@@ -180,7 +180,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "inputs that are none": ({"inputs": {}}, "inputs"),
     "an input that is none": ({"inputs": [3]}, "`inputs`"),
     "no image": ({"inputs": [GOOD]}, "'image' is missing"),
-    "two images": ({"inputs": [image(), image(name="image_bytes"), GOOD]}, "Both 'image' and 'image_bytes'"),
+    "both kinds of image": ({"inputs": [image(), image(name="image_bytes"), GOOD]}, "Both 'image' and 'image_bytes'"),
     "no support": ({"inputs": [image()]}, "No support"),
     "an unknown input": ({"inputs": [image(name="imag"), GOOD]}, "Did you mean 'image'"),
     "an input twice": ({"inputs": [image(), image(), GOOD]}, "twice"),

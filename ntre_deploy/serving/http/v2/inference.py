@@ -85,9 +85,9 @@ def understood(asked: Asked) -> tuple[Picture, list[Support]]:
             if name not in known:
                 told = f"There is no {what} '{name[:100]}'; there is {', '.join(known)}."
                 raise InputError(told + did_you_mean(name[:100], known))
-    images = [asked.inputs[name] for name in ("image", "image_bytes") if name in asked.inputs]
-    if len(images) != 1:
-        told = "Both 'image' and 'image_bytes' were given; send one." if images else "The input 'image' is missing."
+    photos = [asked.inputs[name] for name in ("image", "image_bytes") if name in asked.inputs]
+    if len(photos) != 1:
+        told = "Both 'image' and 'image_bytes' were given; send one." if photos else "The input 'image' is missing."
         raise InputError(told)
 
     def tensor(name: str) -> Tensor:
@@ -105,7 +105,7 @@ def understood(asked: Asked) -> tuple[Picture, list[Support]]:
     supports: list[Support] = [Named(name) for name in names("memories")]
     supports += [Stored(file) for file in files_of(tensor("support_memories"))]
     supports += shown_classes(list(zip(images, masks, strict=True)), names("support_names"))
-    return _photo(images[0]), supports
+    return _photo(photos[0]), supports
 
 
 def answering(asked: Asked, service: Service) -> Callable[[Result, str], tuple[bytes, int | None]]:
