@@ -47,15 +47,7 @@ def test_what_tritons_client_asks_first(client: Any) -> None:
     assert [model["name"] for model in client.get_model_repository_index()] == ["tiny", "other"]
     metadata = client.get_model_metadata("tiny", "1")
     assert metadata["versions"] == ["1"]
-    inputs = [
-        "image",
-        "image_bytes",
-        "memories",
-        "support_memories",
-        "support_images",
-        "support_masks",
-        "support_names",
-    ]
+    supports = ["memories", "support_memories", "support_images", "support_masks", "support_names"]
     assert [one["name"] for one in metadata["inputs"]] == ["image", "image_bytes", *supports]
     assert {one["name"]: one["datatype"] for one in metadata["outputs"]} == {
         "labels": "UINT8",
