@@ -13,7 +13,7 @@ _MIB = 2**20
 
 def lines(folder: Path) -> list[str]:
     """Rows in Markdown; those whose result is missing are left out."""
-    found = ["| | aim | photos, 385 pixels | demo model, 49 pixels |", "|---|---|---|---|"]
+    found = ["| | aim | photos, 385 pixels | small model, 49 pixels |", "|---|---|---|---|"]
     for name, rows in (
         ("overhead", _overhead),
         ("throughput", _throughput),
