@@ -59,8 +59,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 $(VENV)/.dependencies: EXTRAS := cpu,export,photos,video,heic,sign,supervision,studio,serve,triton,ray,trt-rtx,docs,dev
-# for its `tritonserver` alone: what it demands itself (an older NumPy) is not needed for that
-$(VENV)/.dependencies: ALONE := nvidia-pytriton==0.7.0
+# for its `tritonserver` alone, whose Python backend reads arrays of NumPy 1: that one gets a folder of its own
+$(VENV)/.dependencies: TRITON := nvidia-pytriton==0.7.0
+$(VENV)/.dependencies: NUMPY1 := numpy==1.26.4
 $(VENV)/.dependencies: CONSTRAINTS := constraints.txt
 $(OPENVINO)/.dependencies: EXTRAS := cpu,export,photos,video,openvino,int8,trt-rtx,dev
 $(OPENVINO)/.dependencies: CONSTRAINTS := constraints.txt
@@ -71,7 +72,9 @@ $(VENV)/.dependencies $(VISION)/.dependencies $(OPENVINO)/.dependencies: %/.depe
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $*
 	$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) '.[$(EXTRAS)]'
-	$(if $(ALONE),$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
+	$(if $(TRITON),$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps $(TRITON))
+	$(if $(NUMPY1),$(abspath $*)/bin/pip install --quiet --disable-pip-version-check --no-deps --target $*/numpy1 $(NUMPY1) \
+		|| echo "no NumPy 1 for this Python: the tests of Triton's server are skipped")
 	touch $@
 
 # setuptools would pack what an earlier build left behind

@@ -5,11 +5,12 @@
     python benchmarks/serving overload demo49.ntre --out FILE.json
     python benchmarks/serving soak demo49.ntre --out FILE.json
     python benchmarks/serving triton photos.ntre --out FILE.json
+    python benchmarks/serving paper THROUGHPUT.json
 
 overhead: a JPEG of 640 x 480 to its label map, over HTTP and by a call in the process, in turn.  throughput: with 8
 clients, against what `ntre bench` measures.  overload: twice to four times what the server can answer.  soak: 100,000
-requests; every mask of one client is compared.  triton: the same requests to Triton.  Exit code 1 where something but
-a time does not hold.
+requests; every mask of one client is compared.  triton: the same requests to Triton.  paper: what many photos need and
+cost.  Exit code 1 where something but a time does not hold.
 """
 
 import sys
@@ -27,6 +28,7 @@ import beside
 import lasting
 import overhead as http_overhead
 import overload as refusing
+import paper as reckoning
 import throughput as rates
 from common import show, write_result  # type: ignore[import-not-found]
 from setting import Setting, Wanted, open_setting
@@ -225,6 +227,25 @@ def triton(
         ]
         columns = ["", "one client ms", f"{clients} clients, a second", "p99 ms", "CPU ms"]
         show(f"{setting.workers} workers or instances; ratios are to serve", columns, rows)
+
+
+@app.command()
+def paper(
+    result: Annotated[Path, typer.Argument(help="JSON of `throughput`.")],
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Requests a second.")] = 1000,
+    photos: Annotated[float, typer.Option("--photos", min=1, help="In all.")] = 1e8,
+    core_hour: Annotated[float, typer.Option("--core-hour", min=0, help="Price of a core's hour.")] = 0.04,
+    gpu_hour: Annotated[float, typer.Option("--gpu-hour", min=0, help="Price of a GPU's hour, without cores.")] = 1.0,
+    gpu_rate: Annotated[float, typer.Option("--gpu-rate", min=1, help="Photos a second of one GPU.")] = 300,
+    busy: Annotated[float, typer.Option("--busy", min=0.05, max=1, help="Share of the time that they work.")] = 0.7,
+    machine: Annotated[int, typer.Option("--machine", min=1, help="Cores of one.")] = 16,
+) -> None:
+    """What many photos need and cost, as a table in Markdown."""
+    with _ending():
+        measured = reckoning.Measured.read(result)
+        assumed = reckoning.Assumed(core_hour, gpu_hour, busy, gpu_rate, machine)
+        found = reckoning.needs(measured, rate, photos, assumed)
+        print("\n".join(reckoning.rows(measured, found, rate, photos, assumed)))
 
 
 def _factors(text: str) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bodies import HEIGHT, TARGET, WIDTH, Body, form_body, labels_of_png, labels_of_v2, photo, v2_body
+from bodies import TARGET, Body, form_body, labels_of_png, labels_of_v2, photo, v2_body
 from load import drive, quantile
 from material import digest  # type: ignore[import-not-found]
 from servers import Client
@@ -20,8 +20,8 @@ from ntre_deploy.serving.supports import Named
 
 PHOTOS = 8
 CLIENTS = 8
-# of a photo, in pixels
-_LEAST = 64
+# widths and heights of the smallest and of the largest
+_LEAST, _MOST = 64, (400, 300)
 
 
 @dataclass
@@ -61,7 +61,7 @@ def material(setting: Setting) -> list[tuple[Body, str]]:
     for number in range(PHOTOS):
         # the last is as large as they get, and the first as small
         share = number / (PHOTOS - 1)
-        width, height = (round(_LEAST + share * (most - _LEAST)) for most in (WIDTH, HEIGHT))
+        width, height = (round(_LEAST + share * (most - _LEAST)) for most in _MOST)
         size = (width, height) if draw.random() < 0.7 else (height, width)
         jpeg = photo(None, setting.wanted.seed, size, number)
         expected = digest(setting.service.segment(jpeg, [Named(TARGET)]).labels)

@@ -130,7 +130,13 @@ def drive(
     limit = _GRACE + PATIENCE + (seconds or 0.0) + (asked or 0)
     try:
         done = subprocess.run(
-            [*command, address + body.path], capture_output=True, text=True, timeout=limit, check=False
+            [*command, address + body.path],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+            # a run comes to its end where Ctrl-C is held back
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"hey did not end within {limit:.0f} s.") from error

@@ -183,7 +183,9 @@ def serving(bundle: Path, memory: SupportMemory, folder: Path, name: str, *optio
     command = [str(Path(sys.executable).with_name("ntre")), "serve", f"{name}={bundle}", "--port", "0"]
     command += ["--memories", str(folder / "memories"), *options]
     with log.open("wb") as file:
-        server = Server(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT), log)
+        # Ctrl-C is for the benchmark, which ends its server
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    server = Server(process, log)
     try:
         server.wait(lambda: bool(_address(log)), "The server's address")
         server.address = _address(log)

@@ -53,7 +53,12 @@ def triton(setting: Setting) -> Iterator[Server]:
     log = home / "triton.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*command, "--exit-timeout-secs=10"], env=environment, cwd=home, stdout=file, stderr=subprocess.STDOUT
+            [*command, "--exit-timeout-secs=10"],
+            env=environment,
+            cwd=home,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     server = Server(process, log, f"http://127.0.0.1:{http}")
     try:

@@ -56,6 +56,4 @@ def command(
     with as_file(files("ntre_deploy") / "assets" / "photos") as pictures:
         shot = f"bus={pictures / 'bus.jpg'},{pictures / 'bus_mask.png'}"
         photo = str(out / "photo")
-        segment.command(
-            out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], target=photo, threads=threads
-        )
+        segment.command(out / "photos.ntre", [str(pictures / "street.jpg")], support=[shot], out=photo, threads=threads)

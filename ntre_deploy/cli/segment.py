@@ -34,7 +34,8 @@ class Command(TyperCommand):
             from ntre_deploy.segment.cluster.address import AUTO, is_cluster
 
             at = args.index("--ray") + 1
-            if at == len(args) or not is_cluster(args[at]):
+            # Ray's own kind of address is told to be none
+            if at == len(args) or not (is_cluster(args[at]) or args[at].startswith("ray://")):
                 args = [*args[:at], AUTO, *args[at:]]
         return super().parse_args(ctx, args)
 
@@ -64,7 +65,7 @@ def command(
     save_memory: Annotated[
         Path | None, typer.Option("--save-memory", metavar="FOLDER", help="Save for --memory.")
     ] = None,
-    target: Annotated[
+    out: Annotated[
         str, typer.Option("--out", "-o", metavar="FOLDER", help="For results; with --ray, an address too.")
     ] = "segmented",
     write: Annotated[
@@ -146,7 +147,7 @@ def command(
         if others := [option for option, there in given_options.items() if there]:
             raise InputError(f"{others[0]} is not for --ray, which writes masks and Parquet of photos; leave one out.")
         _check_choice(inputs, support, memory, None, None, None)
-        asked = Asked(bundle, inputs or [], support or [], memory or [], target, recursive, name, precision, threads)
+        asked = Asked(bundle, inputs or [], support or [], memory or [], out, recursive, name, precision, threads)
         asked.calibrate, asked.leave_one_out, asked.exact = not no_calibrate, not no_leave_one_out, exact
         asked.address, asked.workers, asked.retry_failed = ray, ray_workers, retry_failed
         asked.trusted, asked.strict, asked.as_json = trusted or [], strict, as_json
@@ -156,8 +157,10 @@ def command(
         raise InputError(
             f"--{'retry-failed' if retry_failed else 'ray-workers'} is for --ray; add it or leave this out."
         )
+    if "://" in out:
+        raise InputError(f"--out {out} is an address, which --ray writes to; name a folder, or add --ray.")
     _check_choice(inputs, support, memory, dataset, save_memory, write)
-    out = Path(target)
+    folder = Path(out)
     from ntre_deploy.files import check_folder
     from ntre_deploy.runtime.sources.finding import find_sources
     from ntre_deploy.segment.outputs import check_outputs, chosen_kinds
@@ -169,20 +172,20 @@ def command(
     kinds = chosen_kinds(write, sources, instances)
     given = [source.path for source in sources]
     given += [path for shown in examples.values() for example in shown for path in example.files]
-    check_outputs(out, kinds, sources, [*given, *(memory or [])])
-    check_drawn(out, examples, given)
+    check_outputs(folder, kinds, sources, [*given, *(memory or [])])
+    check_drawn(folder, examples, given)
     if (every > 1 or partial) and all(source.video is None for source in sources):
         raise InputError(f"--{'partial' if partial else 'every'} is for videos, and there is none among the inputs.")
     from ntre_deploy.runtime.imagefile import read_reduced
     from ntre_deploy.runtime.segmenter import Segmenter
     from ntre_deploy.runtime.support import SupportMemory
 
-    arrays, drawn = read_supports(examples, out, strict=strict)
+    arrays, drawn = read_supports(examples, folder, strict=strict)
     loaded = [SupportMemory.load(path) for path in memory or []]
     check_names([*arrays, *(item.name for item in loaded)])
-    for folder in (out, save_memory):
-        if folder is not None:
-            check_folder(folder)
+    for written in (folder, save_memory):
+        if written is not None:
+            check_folder(written)
     for made in drawn:  # to be looked at even where something fails later
         made.write()
         note(f"'{made.name}': GrabCut made a mask of '{made.prompt.text}', look at {made.overlay_file}")
@@ -209,12 +212,12 @@ def command(
     warning = None if dataset is not None else origin_warning(segmenter.model.origin)
     results: list[dict[str, Any]]
     if dataset is not None:
-        results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json, strict=strict), out)
+        results = run_episodes(segmenter, Draw(dataset, None, shots, count, seed, quiet=as_json, strict=strict), folder)
     else:
         segmenter.stack(memories)  # refuses memories of another model before anything is written
         from ntre_deploy.segment.run import Job
 
-        job = Job(segmenter, memories, out, kinds, every, partial, exact, tell=note, skipped=skipped)
+        job = Job(segmenter, memories, folder, kinds, every, partial, exact, tell=note, skipped=skipped)
         with counting(_frames(sources, every), "segmenting", as_json) as job.advance:
             results = job.run(sources) if sources else []
         if save_memory is not None:
@@ -225,7 +228,7 @@ def command(
         from ntre_deploy.segment.outputs import TOGETHER
 
         files = TOGETHER if results and dataset is None else {}
-        more = {kind: str(out / name) for kind, name in files.items() if kind in kinds.together}
+        more = {kind: str(folder / name) for kind, name in files.items() if kind in kinds.together}
         told = {item.name: list(item.shot_scores) for item in memories if item.shot_scores is not None}
         content = {"engine": segmenter.reason, "results": results, "shot_scores": told}
         if drawn:
@@ -242,9 +245,9 @@ def command(
     if warning is not None:
         note(f"warning: {warning}")
     if dataset is not None:
-        print(f"wrote {_things(len(results), ['mask', 'overlay'])} to {out}")
+        print(f"wrote {_things(len(results), ['mask', 'overlay'])} to {folder}")
     elif results:
-        _tell(results, kinds, out)
+        _tell(results, kinds, folder)
 
 
 def origin_warning(origin: Mapping[str, Any]) -> str | None:

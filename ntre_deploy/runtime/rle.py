@@ -70,7 +70,8 @@ def _characters(values: NDArray[np.int64]) -> str:
         columns.append(np.where(open_still, _FIRST + np.where(done, part, part | _MORE), 0))
         open_still &= ~done
     text = np.stack(columns, axis=1).astype(np.uint8)
-    return text[text != 0].tobytes().decode("ascii")
+    encoded: bytes = text[text != 0].tobytes()
+    return encoded.decode("ascii")
 
 
 def outline_box(mask: NDArray[np.generic]) -> list[int]:

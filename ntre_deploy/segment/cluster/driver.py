@@ -1,7 +1,7 @@
 """Brings a run to its end on a Ray cluster: passes of Ray Data over the parts that are not done.
 
-A worker that dies is started again where there is room, and what it had is done again; a part that is not done when a
-pass is over comes into the next one, where photos are taken one by one (see `Worker`).
+A worker that dies is started again where there is room, and what it had is done again (see `Worker`); a part that is
+not done when a pass is over comes into the next one.
 """
 
 import logging
@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ from ntre_deploy.errors import EngineError, InputError, NtreError
 from ntre_deploy.segment.cluster.address import AUTO, LOCAL, is_cluster
 from ntre_deploy.segment.cluster.plan import done_parts
 from ntre_deploy.segment.cluster.stores import needed
-from ntre_deploy.segment.cluster.worker import Order, Worker
+from ntre_deploy.segment.cluster.worker import DEFECT, Order, Worker
 
 # a pass may lose parts as often as workers die; one that gets nothing done is the last
 _PASSES = 20
-# of a part that is lost with its worker, before it has to wait for the next pass
-_RETRIES = 3
 # blocks of a pass: each is a call of a worker, and some are always under way
 _BLOCKS = 20_000
 _HERE = "127.0.0.1"
@@ -86,7 +84,9 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
             "object_store_memory": _STORE + 2 * bundle_bytes,
         }
     try:
-        ray.init(**more, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
+        # what it says of its own log
+        with _without_stderr():
+            ray.init(**more, logging_level=logging.ERROR, log_to_driver=False, configure_logging=True)
     # of no kind in common
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
@@ -97,6 +97,20 @@ def connected(cluster: Cluster, bundle_bytes: int) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing that compiled code writes to standard error in the block is seen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _found(address: str) -> str:
@@ -151,8 +165,10 @@ def run(
 
     # what failed before is there already, so that only what is told counts as done
     left = list(parts)
-    for number in range(_PASSES):
-        for row in _pass(replace(order, careful=order.careful or number > 0), reference, left, cluster):
+    for _ in range(_PASSES):
+        for row in _pass(order, reference, left, cluster):
+            if row["code"] == DEFECT:
+                raise RuntimeError(row["error"])
             if row["error"]:
                 raise (EngineError if row["code"] == EngineError.exit_code else InputError)(row["error"])
             note(row["part"], row["photos"])
@@ -164,7 +180,7 @@ def run(
         before, left = len(left), [part for part in left if part not in told]
         if not left:
             return
-        if len(left) == before and number > 1:
+        if len(left) == before:
             break
     raise EngineError(
         f"{len(left)} parts of the photos could not be done: their workers died each time. Look at Ray's logs, then "
@@ -178,7 +194,7 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
     from ray.exceptions import RayError
 
     _quiet(data)
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     most = cluster.workers or _room(resources, cluster)
     count = min(len(parts), _BLOCKS)
     given = data.from_items([{"part": part} for part in parts], override_num_blocks=count)
@@ -192,7 +208,6 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
         compute=data.ActorPoolStrategy(
             min_size=1, max_size=most, initial_size=min(most, count), max_tasks_in_flight_per_actor=2
         ),
-        ray_remote_args_fn=_lives,
     )
     try:
         yield from done.iter_rows()
@@ -200,10 +215,6 @@ def _pass(order: Order, reference: Any, parts: Sequence[int], cluster: Cluster) 
         raise
     except RayError as error:
         raise EngineError(f"Ray failed: {_reason(error)}; give the same command to go on.") from error
-
-
-def _lives() -> dict[str, int]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 def _room(resources: dict[str, float], cluster: Cluster) -> int:

@@ -32,6 +32,9 @@ Row = dict[str, Any]
 
 # workers that a photo may have taken with it before nobody tries it again
 _DEATHS = 2
+# parts and, where that is known, photos that a worker has at hand
+_TRYING = "plan/trying"
+DEFECT = 70
 # of a worker that fails with an error of its own, the exit code that it stands for
 _CODES = {EngineError: 3, InputError: 2}
 
@@ -48,7 +51,6 @@ class Order:
         memories: files of the classes' memories.
         exact: read every pixel of large JPEGs.
         again: in parts that were done, take the photos that failed.
-        careful: one photo after the other, each noted before it is touched: a worker has died on this part.
         version: of the package where the run was begun.
     """
 
@@ -62,7 +64,6 @@ class Order:
     memories: tuple[bytes, ...]
     exact: bool
     again: bool = False
-    careful: bool = False
     version: str = __version__
 
 
@@ -131,6 +132,10 @@ class Worker:
                 rows.append(row | (self._error or self._part(part)))
             except NtreError as error:
                 rows.append(row | _told(error))
+            # else Ray would try it again without end, or leave it out
+            except Exception as error:
+                told = f"On {platform.node()}: {type(error).__name__}: {error}"
+                rows.append(row | {"error": told, "code": DEFECT})
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     def _part(self, part: int) -> dict[str, int]:
@@ -141,12 +146,14 @@ class Worker:
         if not kept.keys() >= set(photos):
             done = {} if not kept else dict(kept)
             left = [photo for photo in photos if photo not in done]
-            done |= {row["path"]: row for row in (self._carefully(left) if order.careful else self._rows(left))}
+            note = f"{_TRYING}/part-{part}"
+            careful = order.store.read(note) is not None
+            order.store.write(note, b"")
+            done |= {row["path"]: row for row in (self._carefully(left) if careful else self._rows(left))}
             kept = {photo: done[photo] for photo in photos}
             write_rows(order.store, part, list(kept.values()))
-            if order.careful:
-                for photo in left:
-                    order.store.remove(_note(photo))
+            for name in (*map(_note, left if careful else ()), note):
+                order.store.remove(name)
         return {"photos": len(photos), "failed": sum(row["error"] is not None for row in kept.values())}
 
     def _rows(self, photos: list[str]) -> list[Row]:
@@ -156,7 +163,7 @@ class Worker:
         return rows
 
     def _carefully(self, photos: list[str]) -> Iterator[Row]:
-        """The same one by one: a photo on which a worker has died twice is given up."""
+        """The same one by one, where a worker has died before: a photo on which two have died is given up."""
         store = self.order.store
         for photo in photos:
             deaths = len(store.read(_note(photo)) or b"")
@@ -196,7 +203,7 @@ class Worker:
 
 
 def _note(photo: str) -> str:
-    return f"plan/trying/{photo_id(photo)}"
+    return f"{_TRYING}/{photo_id(photo)}"
 
 
 def _told(error: NtreError) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What Ray Serve is given: `serve run ntre_deploy.serving.cluster.app:build`, or a file that names it."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
 
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.engines import ENGINE_NAMES, runs_on_gpu
 from ntre_deploy.serving.cluster.replica import Replica
 from ntre_deploy.serving.cluster.wanted import Wanted
 
@@ -32,13 +34,15 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
     given = dict(args)
     if isinstance(folder := given.pop("bundle", None), str):
-        given["bundles"] = {bundle_name(folder): folder}
+        given["bundles"] = {bundle_name(folder): os.path.abspath(folder)}
     wanted = Wanted.read(given)
     together = wanted.workers * (wanted.batch or 1)
     # told here, where somebody looks
     for path in wanted.bundles.values():
         Bundle.open(path, trusted=list(wanted.trusted) or None)
-    deployment = serve.deployment(Replica, name=NAME).options(
+    gpus = {"num_gpus": 1} if wanted.engine in ENGINE_NAMES and runs_on_gpu(wanted.engine) else {}
+    deployment: Any = serve.deployment(Replica, name=NAME)
+    deployment = deployment.options(
         user_config=given,
         max_ongoing_requests=_MOST * together,
         autoscaling_config={
@@ -46,7 +50,8 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             "max_replicas": 8,
             "target_ongoing_requests": _ONGOING * together,
         },
-        ray_actor_options={"num_cpus": wanted.workers * (wanted.threads or 1)},
+        ray_actor_options={"num_cpus": wanted.workers * (wanted.threads or 1)} | gpus,
         graceful_shutdown_timeout_s=2 * wanted.settings().limits.seconds,
     )
-    return deployment.bind()
+    bound: serve.Application = deployment.bind()
+    return bound

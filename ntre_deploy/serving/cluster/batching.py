@@ -15,7 +15,14 @@ from ntre_deploy.serving.supports import Picture, Support, supports_key
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
+class Waiting:
+    """A request's photo, which waits for others.
+
+    Attributes:
+        photo, supports: what is asked for.
+        deadline: of `time.monotonic`.
+    """
+
     photo: Asked
     supports: Sequence[Support]
     deadline: float
@@ -51,17 +58,25 @@ class BatchingService(Service):
             return super().submit(image, supports, deadline=deadline, name=name, finish=finish)
         self._supports.check(supports)
         end = time.monotonic() + self.limits.seconds if deadline is None else deadline
-        waiting = _Waiting(Asked(image, name, finish), supports, end)
+        waiting = Waiting(Asked(image, name, finish), supports, end)
         return asyncio.run_coroutine_threadsafe(self._answer(waiting), asyncio.get_running_loop())
 
-    async def _answer(self, waiting: _Waiting) -> Answer:
+    async def _answer(self, waiting: Waiting) -> Answer:
         answer: Answer | Exception = await self._together(waiting)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     @serve.batch(max_batch_size=1, batch_wait_timeout_s=0.0, max_concurrent_batches=64)
-    async def _together(self, waiting: list[_Waiting]) -> "list[Answer | Exception]":
+    async def _together(self, waiting: list[Waiting]) -> "list[Answer | Exception]":
+        return await self.answers(waiting)
+
+    async def answers(self, waiting: Sequence[Waiting]) -> "list[Answer | Exception]":
+        """Answer what has come together: those with the same supports by one query.
+
+        Returns:
+            for each photo what became of it, or what was wrong with it or its queue.
+        """
         groups: dict[bytes, list[int]] = {}
         for place, one in enumerate(waiting):
             groups.setdefault(supports_key(one.supports), []).append(place)

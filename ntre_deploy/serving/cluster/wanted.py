@@ -10,6 +10,8 @@ from ntre_deploy.serving.http.settings import Settings, read_keys
 from ntre_deploy.serving.limits import Limits
 from ntre_deploy.serving.memories import check_name
 
+_WHOLE = ("workers", "threads", "device", "batch")
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -64,10 +66,14 @@ class Wanted:
         for name in bundles:
             check_name(str(name))
         more = {key: tuple(given[key]) for key in ("hosts", "trusted") if key in given}
-        wanted = cls(**{**given, **more, "bundles": {str(name): str(path) for name, path in bundles.items()}})
-        for key in ("workers", "batch"):
+        # as `serve run ... NAME=VALUE` gives them
+        numbers = {key: int(given[key]) for key in _WHOLE if str(given.get(key)).isdecimal()}
+        wanted = cls(
+            **{**given, **more, **numbers, "bundles": {str(name): str(path) for name, path in bundles.items()}}
+        )
+        for key in ("workers", "batch", "threads"):
             value = getattr(wanted, key)
-            if (key, value) != ("batch", None) and (not isinstance(value, int) or value < 1):
+            if (value is not None or key == "workers") and (not isinstance(value, int) or value < 1):
                 raise InputError(f"'{key}' is {value!r}; a whole number from 1 on is expected.")
         wanted.settings()
         return wanted

@@ -83,11 +83,16 @@ def ray_serve(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             assert app is None or app.status not in ("DEPLOY_FAILED",), app.message
             return app is not None and app.status == "RUNNING"
 
+        def deployed() -> float:
+            return float(serve.status().applications["ntre"].last_deployed_time_s)
+
         try:
             deploy(config)
             _wait_for(running)
             url = f"http://{HERE}:{port}"
-            yield SimpleNamespace(url=url, config=config, deployment=deployment, deploy=deploy, running=running)
+            yield SimpleNamespace(
+                url=url, config=config, deployment=deployment, deploy=deploy, deployed=deployed, running=running
+            )
         finally:
             serve.shutdown()
             ray.shutdown()

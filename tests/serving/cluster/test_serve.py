@@ -164,6 +164,31 @@ def test_another_bundle_comes_while_requests_do(
     assert bool(processes(ask) & was) is (part == "user_config")
 
 
+def test_requests_wait_for_others_where_batches_are_asked_for(
+    ray_serve: SimpleNamespace,
+    ask: Ask,
+    shown: tuple[bytes, str],
+    expected: dict[str, Any],
+    wait_for: Callable[[Callable[[], Any]], Any],
+) -> None:
+    wanted, seconds = ray_serve.deployment["user_config"], 1.0
+    wanted |= {"batch": 4, "batch_seconds": seconds, "bundles": {"gathered": next(iter(wanted["bundles"].values()))}}
+    ray_serve.deploy(ray_serve.config)
+    wait_for(lambda: all(b"gathered" in ask("/bundles")[1] for _ in range(8)))
+    sent = time.monotonic()
+    status, body = ask("/segment?format=png", "POST", *shown)
+    assert (status, time.monotonic() - sent >= seconds) == (200, True)
+    assert np.array_equal(labels(body), expected["tiny"])
+    with load(ask, shown, 8) as done:
+        wait_for(lambda: len(done) >= 24)
+    assert {status for _, status, _ in done} == {200}
+    # a query of several rounds other than one of one
+    assert all((labels(body) != expected["tiny"]).mean() < 0.001 for _, _, body in done)
+    wanted |= {"batch": 1, "bundles": {"photos": wanted["bundles"]["gathered"]}}
+    ray_serve.deploy(ray_serve.config)
+    wait_for(lambda: all(b"photos" in ask("/bundles")[1] for _ in range(8)))
+
+
 def test_a_bundle_that_is_not_there_replaces_nothing(
     ray_serve: SimpleNamespace,
     ask: Ask,
@@ -175,7 +200,11 @@ def test_a_bundle_that_is_not_there_replaces_nothing(
     deployment = config["applications"][0]["deployments"][0]
     deployment["user_config"]["bundles"] = {"photos": str(tmp_path / "none.ntre")}
     before = ask("/segment?format=png", "POST", *shown)
+    was = ray_serve.deployed()
     with load(ask, shown, 1) as done:
         ray_serve.deploy(config)
-        wait_for(lambda: len(done) > 30 and ray_serve.running())
+        wait_for(lambda: ray_serve.deployed() > was and ray_serve.running())
+        # as long again as it takes to refuse it
+        seen = len(done)
+        wait_for(lambda: len(done) > seen + 50)
     assert {(status, body) for _, status, body in done} == {before}

@@ -47,31 +47,33 @@ def test_what_tritons_client_asks_first(client: Any) -> None:
     assert [model["name"] for model in client.get_model_repository_index()] == ["tiny", "other"]
     metadata = client.get_model_metadata("tiny", "1")
     assert metadata["versions"] == ["1"]
-    inputs = ["image", "memories", "support_memories", "support_images", "support_masks", "support_names"]
-    assert [one["name"] for one in metadata["inputs"]] == inputs
+    supports = ["memories", "support_memories", "support_images", "support_masks", "support_names"]
+    assert [one["name"] for one in metadata["inputs"]] == ["image", "image_bytes", *supports]
     assert {one["name"]: one["datatype"] for one in metadata["outputs"]} == {
         "labels": "UINT8",
         "scores": "FP32",
         "names": "BYTES",
     }
     config = client.get_model_config("tiny")
-    assert [one["optional"] for one in config["input"]] == [False] + [True] * 5
+    assert [one["optional"] for one in config["input"]] == [True] * 7
     with pytest.raises(triton.InferenceServerException, match="when it starts"):
         client.load_model("tiny")
 
 
 @pytest.mark.parametrize("packed", [None, "gzip", "deflate"])
-@pytest.mark.parametrize("image", ["file", "pixels", "pixels in a batch", "pixels in JSON"])
+@pytest.mark.parametrize("image", ["file", "file as for Triton", "pixels", "pixels in a batch", "pixels in JSON"])
 def test_inference_is_the_runtimes(
     image: str, packed: str | None, client: Any, shots: Shots, files: Files, wanted: Any
 ) -> None:
     given = {
         "file": [files[1].photo],
+        "file as for Triton": [files[1].photo],
         "pixels": shots[1][0],
         "pixels in a batch": shots[1][0][None],
         "pixels in JSON": shots[1][0],
     }[image]
-    inputs = [tensor("image", given, binary=image != "pixels in JSON"), tensor("memories", ["disc"], binary=False)]
+    name = "image_bytes" if "Triton" in image else "image"
+    inputs = [tensor(name, given, binary=image != "pixels in JSON"), tensor("memories", ["disc"], binary=False)]
     for outputs in (
         None,
         [triton.InferRequestedOutput(name, binary_data=True) for name in ("names", "labels", "scores")],
@@ -170,6 +172,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "inputs that are none": ({"inputs": {}}, "inputs"),
     "an input that is none": ({"inputs": [3]}, "`inputs`"),
     "no image": ({"inputs": [GOOD]}, "'image' is missing"),
+    "both kinds of image": ({"inputs": [image(), image(name="image_bytes"), GOOD]}, "Both 'image' and 'image_bytes'"),
     "no support": ({"inputs": [image()]}, "No support"),
     "an unknown input": ({"inputs": [image(name="imag"), GOOD]}, "Did you mean 'image'"),
     "an input twice": ({"inputs": [image(), image(), GOOD]}, "twice"),

@@ -18,6 +18,7 @@ PLATFORM = "ntre_deploy"
 # name, datatype, shape, what it is
 INPUTS = (
     ("image", "BYTES", [1], "an image file; or UINT8 [H, W, 3] or [1, H, W, 3], RGB"),
+    ("image_bytes", "BYTES", [1], "an image file in place of `image`: a model of Triton has one type for each input"),
     ("memories", "BYTES", [-1], "names of support memories of this server"),
     ("support_memories", "BYTES", [-1], "files of support memories"),
     ("support_images", "BYTES", [-1], "annotated image files"),
@@ -54,7 +55,7 @@ def config(service: Service) -> dict[str, Any]:
         told = []
         for name, datatype, shape, _ in given:
             entry = {"name": name, "data_type": _TRITON_TYPES[datatype], "dims": shape}
-            told.append(entry | ({"optional": name != "image"} if optional else {}))
+            told.append(entry | ({"optional": True} if optional else {}))
         return told
 
     return {
@@ -84,8 +85,10 @@ def understood(asked: Asked) -> tuple[Picture, list[Support]]:
             if name not in known:
                 told = f"There is no {what} '{name[:100]}'; there is {', '.join(known)}."
                 raise InputError(told + did_you_mean(name[:100], known))
-    if "image" not in asked.inputs:
-        raise InputError("The input 'image' is missing.")
+    photos = [asked.inputs[name] for name in ("image", "image_bytes") if name in asked.inputs]
+    if len(photos) != 1:
+        told = "Both 'image' and 'image_bytes' were given; send one." if photos else "The input 'image' is missing."
+        raise InputError(told)
 
     def tensor(name: str) -> Tensor:
         return asked.inputs.get(name, Tensor(name, "BYTES", (0,), []))
@@ -102,7 +105,7 @@ def understood(asked: Asked) -> tuple[Picture, list[Support]]:
     supports: list[Support] = [Named(name) for name in names("memories")]
     supports += [Stored(file) for file in files_of(tensor("support_memories"))]
     supports += shown_classes(list(zip(images, masks, strict=True)), names("support_names"))
-    return _photo(asked.inputs["image"]), supports
+    return _photo(photos[0]), supports
 
 
 def answering(asked: Asked, service: Service) -> Callable[[Result, str], tuple[bytes, int | None]]:
@@ -125,15 +128,15 @@ def _photo(tensor: Tensor) -> Picture:
     if isinstance(tensor.data, list):
         files = files_of(tensor)
         if len(files) != 1:
-            raise InputError(f"Input 'image' holds {len(files)} files; one is expected.")
+            raise InputError(f"Input '{tensor.name}' holds {len(files)} files; one is expected.")
         return files[0]
     pixels = tensor.data
     if pixels.dtype != np.uint8:
-        raise InputError(f"Input 'image' is {tensor.datatype}; UINT8 pixels or BYTES of a file are expected.")
+        raise InputError(f"Input '{tensor.name}' is {tensor.datatype}; UINT8 pixels or BYTES of a file are expected.")
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise InputError(
-            f"Input 'image' has the shape {list(tensor.shape)}; [H, W, 3] or [1, H, W, 3] is expected, RGB."
+            f"Input '{tensor.name}' has the shape {list(tensor.shape)}; [H, W, 3] or [1, H, W, 3] is expected, RGB."
         )
     return pixels
