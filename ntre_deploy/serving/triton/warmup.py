@@ -1,15 +1,13 @@
 """Data for Triton's warm-up: the episode of a bundle's self-test as a request."""
 
-import io
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ntre_deploy.runtime.bundle import Bundle, SelfTest
+from ntre_deploy.runtime.imagefile import png_bytes
 
 # where Triton looks for it, in the model's folder
 FOLDER = "warmup"
@@ -47,10 +45,5 @@ def write_warmup(bundle: Bundle, folder: Path) -> list[Tensor]:
 
 def _support(test: SelfTest) -> dict[str, bytes]:
     mask = (test.support_mask == 1).astype(np.uint8) * 255
-    return {"support_images": _png(test.support_image), "support_masks": _png(mask), "support_names": b"warm-up"}
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    image = png_bytes(test.support_image)
+    return {"support_images": image, "support_masks": png_bytes(mask), "support_names": b"warm-up"}
