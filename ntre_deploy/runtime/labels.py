@@ -186,11 +186,12 @@ def _probabilities(logits: Float, box: Letterbox) -> Iterator[tuple[slice, Float
 def _clear(margins: Float) -> Float:
     """The largest softmax probability among margins [N, ...] and 0, the background's."""
     if len(margins) == 1:
-        others: Float = 1 + np.exp(-np.abs(margins[0]))
+        others = 1 + np.exp(-np.abs(margins[0]))
     else:
         top = np.maximum(margins.max(axis=0), 0)
         others = np.exp(margins - top).sum(axis=0) + np.exp(-top)
-    return 1 / others
+    clear: Float = 1 / others
+    return clear
 
 
 def _across(logits: Float, box: Letterbox) -> tuple[Float, tuple[_Band, ...]]:
