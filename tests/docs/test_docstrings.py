@@ -9,7 +9,10 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ("runtime", "bench", "data", "training", "model", "export", "plans")
+PACKAGES = ("runtime", "bench", "data", "training", "model", "export", "plans", "serving")
+# what is public there needs these
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
 # what annotations of arrays are called here
 ARRAYS = re.compile(r"\b(NDArray|ndarray|Tensor)\b")
 # a state dict: names tell which arrays there are

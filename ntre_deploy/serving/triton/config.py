@@ -21,7 +21,7 @@ def model_config(name: str, options: Options, warmup: list[Tensor]) -> Message:
     """The configuration of the model, to be written by `to_text`.
 
     Args:
-        warmup: of one request, whose data lie in files of these names.
+        warmup: inputs of one request, such as `image` [H, W, 3], whose data lie in files of these names.
     """
     config: dict[str, object] = {
         "name": name,

@@ -27,7 +27,14 @@ class Tensor(NamedTuple):
 
 
 def write_warmup(bundle: Bundle, folder: Path) -> list[Tensor]:
-    """Write the files of a request: an image, and a class that an annotated image shows.
+    """Write the files of a request: an image uint8 [H, W, 3], and a class that an annotated image [h, w, 3] shows.
+
+    Args:
+        bundle: whose self-test is the request.
+        folder: to be made.
+
+    Returns:
+        its inputs, with their shapes.
 
     Raises:
         InputError: the bundle has no self-test, or a damaged one.
