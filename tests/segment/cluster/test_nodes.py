@@ -157,7 +157,8 @@ def test_a_photo_that_kills_its_workers_stops_no_other(
         [*map(str, command)], env=environment, capture_output=True, text=True, timeout=240, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "20 1\n"
+    # Ray may tell there of what has died
+    assert done.stdout.splitlines()[-1] == "20 1"
     rows = check(out, [*paths[:10], deadly, *paths[11:]], (deadly,))
     assert [row["error"] for row in rows if row["error"]] == ["2 workers have died while they had it"]
     assert not list((out / "plan/trying").iterdir())
