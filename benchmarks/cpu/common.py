@@ -4,20 +4,27 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from ntre_deploy.bench.runner import environment
+from ntre_deploy.cli.console import note
 from ntre_deploy.data.cached import CachedDataset
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import EpisodeSet, sample_episodes, usable_classes
 from ntre_deploy.data.registry import open_dataset
+from ntre_deploy.errors import NtreError
 from ntre_deploy.files import atomic_file
 from ntre_deploy.runtime.bundle import Bundle
+
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,19 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row)
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Errors for the user as one line and an exit code, as `ntre` gives them."""
+    try:
+        yield
+    except NtreError as error:
+        note(f"error: {error}")
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        note("interrupted")
+        raise typer.Exit(_INTERRUPTED) from error
 
 
 def _portable(words: list[str]) -> list[str]:

@@ -30,15 +30,13 @@ import overhead as http_overhead
 import overload as refusing
 import paper as reckoning
 import throughput as rates
-from common import show, write_result  # type: ignore[import-not-found]
+from common import ending, show, write_result  # type: ignore[import-not-found]
 from setting import Setting, Wanted, open_setting
 from usage import mib  # type: ignore[import-not-found]
 
-from ntre_deploy.cli.console import counting, note, steps
-from ntre_deploy.errors import GateError, InputError, NtreError
+from ntre_deploy.cli.console import counting, steps
+from ntre_deploy.errors import GateError, InputError
 from ntre_deploy.interrupts import held_interrupts
-
-_INTERRUPTED = 130
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -66,7 +64,7 @@ def overhead(
 ) -> None:
     """One client, one worker, one engine thread: what HTTP adds to the call."""
     wanted = Wanted(bundle, engine, precision, workers=1, threads=1, photo=photo, seed=seed)
-    with _ending(), _opened(wanted, out) as setting:
+    with ending(), _opened(wanted, out) as setting:
         with counting(count, "turns") as advance:
             found = http_overhead.measure(setting, count, advance)
         _write(out, setting, "overhead", found)
@@ -91,7 +89,7 @@ def throughput(
     seed: Seed = 0,
 ) -> None:
     """Photos a second with clients, against the bench's own measure."""
-    with _ending(), _opened(Wanted(bundle, engine, precision, workers, None, photo, seed), out) as setting:
+    with ending(), _opened(Wanted(bundle, engine, precision, workers, None, photo, seed), out) as setting:
         with counting((rounds + 1) * len(rates.SIDES), "runs") as advance:
             found = rates.measure(setting, clients, rounds, seconds, advance)
         _write(out, setting, "throughput", found)
@@ -116,7 +114,7 @@ def overload(
     seed: Seed = 0,
 ) -> None:
     """More than it can answer: waiting, refusals, memory."""
-    with _ending():
+    with ending():
         wanted = Wanted(bundle, engine, precision, workers, None, None, seed, queue)
         chosen = _factors(factors)
         with _opened(wanted, out) as setting:
@@ -157,7 +155,7 @@ def soak(
 ) -> None:
     """Many requests: no error, no wrong mask, and memory and open files stay. Ctrl-C writes what was found so far."""
     with (
-        _ending(),
+        ending(),
         _opened(Wanted(bundle, engine, precision, workers, None, None, seed), out) as setting,
         held_interrupts() as interrupted,
     ):
@@ -204,7 +202,7 @@ def triton(
     from tritons import triton as started
 
     with (
-        _ending(),
+        ending(),
         _opened(Wanted(bundle, engine, precision, workers, None, photo, seed), out) as setting,
         ExitStack() as stack,
     ):
@@ -241,7 +239,7 @@ def paper(
     machine: Annotated[int, typer.Option("--machine", min=1, help="Cores of one.")] = 16,
 ) -> None:
     """What many photos need and cost, as a table in Markdown."""
-    with _ending():
+    with ending():
         measured = reckoning.Measured.read(result)
         assumed = reckoning.Assumed(core_hour, gpu_hour, busy, gpu_rate, machine)
         found = reckoning.needs(measured, rate, photos, assumed)
@@ -276,19 +274,6 @@ def _write(out: Path, setting: Setting, kind: str, found: dict[str, Any]) -> Non
 def _fail(failed: list[str]) -> None:
     if failed:
         raise GateError(" ".join(failed))
-
-
-@contextmanager
-def _ending() -> Iterator[None]:
-    """Errors for the user as one line and an exit code, as `ntre` gives them."""
-    try:
-        yield
-    except NtreError as error:
-        note(f"error: {error}")
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        note("interrupted")
-        raise typer.Exit(_INTERRUPTED) from error
 
 
 if __name__ == "__main__":

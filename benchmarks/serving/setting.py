@@ -17,6 +17,7 @@ from ntre_deploy.bench.machine import environment
 from ntre_deploy.errors import GateError
 from ntre_deploy.files import check_folder
 from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.cpu import usable_cores
 from ntre_deploy.runtime.support import SupportMemory
 from ntre_deploy.serving.service import Service
 from ntre_deploy.serving.supports import Named
@@ -122,7 +123,7 @@ def open_setting(wanted: Wanted, out: Path) -> Iterator[Setting]:
         )
         stack.callback(service.close)
         # the service has divided the processors among its workers
-        threads = wanted.threads or max(1, _processors() // service.pool.workers)
+        threads = wanted.threads or max(1, usable_cores() // service.pool.workers)
         target = service.memories.put(TARGET, memory(service.segmenter, wanted.seed))
         jpeg = photo(wanted.photo, wanted.seed)
         options = ["--engine", f"{wanted.engine}:{wanted.precision}", "--queue", str(wanted.queue)]
@@ -152,12 +153,6 @@ def check_same(server: Server, body: Body, labels: Pixels) -> None:
     found = labels_of_v2(headers["Inference-Header-Content-Length"], data)
     if not np.array_equal(found, labels):
         raise GateError(f"{body.path} gives another label map than the same bundle in this process.")
-
-
-def _processors() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def _version(name: str) -> str | None:

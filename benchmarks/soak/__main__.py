@@ -9,30 +9,27 @@ hold.  Ctrl-C writes what was found so far and ends with 130.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 sys.path.append(str(Path(__file__).parents[1] / "cpu"))
-from common import write_result  # type: ignore[import-not-found]
+from common import ending, write_result  # type: ignore[import-not-found]
 from material import Material, draw_pairs, draw_photos, encode_memories
 from queries import Asked, ask, first_masks
 from reloads import reload
 from usage import judge, mib
 
 from ntre_deploy.bench.machine import environment
-from ntre_deploy.cli.console import counting, note, steps
+from ntre_deploy.cli.console import counting, steps
 from ntre_deploy.data.registry import open_dataset
-from ntre_deploy.errors import GateError, NtreError
+from ntre_deploy.errors import GateError
 from ntre_deploy.files import check_folder
 from ntre_deploy.interrupts import held_interrupts
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.segmenter import Segmenter
-
-_INTERRUPTED = 130
 
 app = typer.Typer(help=(__doc__ or "").splitlines()[0], pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -64,7 +61,7 @@ def queries(
     seed: Seed = 0,
 ) -> None:
     """Ask several clones at once, and compare every mask with the one that a single thread gave."""
-    with _ending():
+    with ending():
         check_folder(out.parent)
         before, opened = environment(threads), Bundle.open(bundle)
         segmenter = Segmenter.load(bundle, engine, precision=precision, threads=threads)
@@ -92,7 +89,7 @@ def reloads(
     seed: Seed = 0,
 ) -> None:
     """Open the bundle with its self-test, ask once and drop it, again and again."""
-    with _ending():
+    with ending():
         check_folder(out.parent)
         before, opened = environment(threads), Bundle.open(bundle)
 
@@ -187,19 +184,6 @@ def _run(
 
 def _range(ends: list[int]) -> str:
     return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
-
-
-@contextmanager
-def _ending() -> Iterator[None]:
-    """Errors for the user as one line and an exit code, as `ntre` gives them."""
-    try:
-        yield
-    except NtreError as error:
-        note(f"error: {error}")
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        note("interrupted")
-        raise typer.Exit(_INTERRUPTED) from error
 
 
 if __name__ == "__main__":

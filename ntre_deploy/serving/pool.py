@@ -50,10 +50,7 @@ class Pool:
             if self._closed:
                 raise ClosedError("The server is ending and takes nothing new; try another one.")
             if len(self._under_way) >= self.workers + self.waiting:
-                raise BusyError(
-                    f"{self.waiting} requests wait already, and no more may; try again in {self.patience:.0f} s.",
-                    self.patience,
-                )
+                raise self.refusal()
             future = self._threads.submit(self._run, work, deadline)
             self._under_way.add(future)
         future.add_done_callback(self._forget)
@@ -73,6 +70,13 @@ class Pool:
     def patience(self) -> float:
         """Seconds until half of the queue is done, as long as work took of late; 1 at least."""
         return max(1.0, self._seconds * (self.waiting / 2 + 1) / self.workers)
+
+    def refusal(self) -> BusyError:
+        """What is told to whom there is no place for."""
+        return BusyError(
+            f"{self.waiting} requests wait already, and no more may; try again in {self.patience:.0f} s.",
+            self.patience,
+        )
 
     def drain(self, seconds: float | None = None) -> int:
         """Take nothing new, and wait for what was accepted.

@@ -1,6 +1,5 @@
 """One bundle being served, whatever the server: photos and supports in, results out, over a few workers."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ntre_deploy.errors import InputError, TooLargeError
-from ntre_deploy.runtime.bundle import Bundle
+from ntre_deploy.runtime.cpu import usable_cores
 from ntre_deploy.runtime.engines import runs_on_gpu
 from ntre_deploy.runtime.imagefile import decode_image
 from ntre_deploy.runtime.pictures import as_image
@@ -58,18 +57,14 @@ class Service:
 
     Attributes:
         name: of the bundle, for clients.
-        bundle: it.
         segmenter: what the workers' own are clones of.
         limits: of a request.
         pool: the workers.
         memories: those that are kept by name.
     """
 
-    def __init__(
-        self, name: str, bundle: Bundle, segmenter: Segmenter, workers: int, memories: MemoryStore, limits: Limits
-    ) -> None:
+    def __init__(self, name: str, segmenter: Segmenter, workers: int, memories: MemoryStore, limits: Limits) -> None:
         self.name = name
-        self.bundle = bundle
         self.segmenter = segmenter
         self.pool = Pool(segmenter, workers, limits.waiting)
         self.memories = memories
@@ -106,11 +101,10 @@ class Service:
         Raises:
             InputError, EngineError: as `Segmenter.load`, or the folder for memories cannot be written to.
         """
-        processors = _processors()
+        processors = usable_cores()
         count = processors if workers is None else workers
         if count < 1:
             raise InputError(f"{count} workers were asked for; at least 1 is needed.")
-        opened = Bundle.open(bundle, trusted=trusted)
         segmenter = Segmenter.load(
             bundle,
             engine,
@@ -122,7 +116,7 @@ class Service:
         )
         limits = limits or Limits()
         store = MemoryStore(memories, segmenter.model.id, limits.memories)
-        return cls(name or bundle_name(bundle), opened, segmenter, count, store, limits)
+        return cls(name or bundle_name(bundle), segmenter, count, store, limits)
 
     def submit(
         self,
@@ -231,23 +225,17 @@ class Service:
         """
         self._supports.check(supports)
 
-        def work(some: Sequence[Picture]) -> Callable[[Segmenter], "list[Result | Exception]"]:
-            def together(segmenter: Segmenter) -> "list[Result | Exception]":
-                memories = self._supports.memories(supports, segmenter)
-                return _each(some, self._decoded, lambda pixels: segmenter.segment_results(pixels, memories))
-
-            return together
-
-        parts = [images[first : first + self._batch] for first in range(0, len(images), self._batch)]
-        futures: list[Future[list[Result | Exception]]] = []
+        photos = [Asked(image) for image in images]
+        futures: list[Future[list[Answer | Exception]]] = []
         try:
-            for part in parts:
-                futures.append(self.run(work(part)))
+            for first in range(0, len(photos), self._batch):
+                futures.append(self.submit_together(photos[first : first + self._batch], supports))
         except BusyError:
             for future in futures:
                 future.cancel()
             raise
-        return [one for future in futures for one in future.result()]
+        answers = [answer for future in futures for answer in future.result()]
+        return [answer if isinstance(answer, Exception) else answer.result for answer in answers]
 
     def remember(self, name: str, shots: Sequence[tuple[Picture, Picture]]) -> "Future[SupportMemory]":
         """Encode a class and keep its memory under a name, with the scores of its shots where there are several.
@@ -303,10 +291,6 @@ def _each(
     pixels = [one for one in read if not isinstance(one, Exception)]
     results = iter(segment(pixels) if pixels else ())
     return [one if isinstance(one, Exception) else next(results) for one in read]
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Times:

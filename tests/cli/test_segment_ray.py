@@ -108,9 +108,7 @@ def test_addresses_where_no_cluster_is(
     assert "ray job submit" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["list"])
 def test_a_cluster_of_this_machine_alone_gives_the_same_files(
-    kind: str,
     tiny: SimpleNamespace,
     pictures: SimpleNamespace,
     support: str,
@@ -118,12 +116,11 @@ def test_a_cluster_of_this_machine_alone_gives_the_same_files(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    if kind == "list":
-        photos = sorted(pictures.photos.iterdir())
-        (tmp_path / "list.txt").write_text("".join(f"{os.path.relpath(path, tmp_path)}\n" for path in photos))
-    source = pictures.photos if kind == "photos" else "@list.txt"
+    photos = sorted(pictures.photos.iterdir())
+    (tmp_path / "list.txt").write_text("".join(f"{os.path.relpath(path, tmp_path)}\n" for path in photos))
     more = ("-s", support, "-s", f"box={pictures.photo},box=20%,20%,80%,80%", "--exact", "--threads", "1")
-    done = ntre("segment", tiny.bundle, source, *more, "--ray", "local", "--out", "on ray", cwd=tmp_path, timeout=300)
+    asked = ("@list.txt", *more, "--ray", "local", "--out", "on ray")
+    done = ntre("segment", tiny.bundle, *asked, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     alone = ntre("segment", tiny.bundle, pictures.photos, *more, "--write", "mask", "--out", "alone", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr

@@ -1,6 +1,7 @@
 """Every public name of the packages has a docstring, and those that take or give arrays say of which shape."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -9,10 +10,9 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ("runtime", "bench", "data", "training", "model", "export", "plans", "serving")
-# what is public there needs these
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
+PACKAGES = ("runtime", "bench", "data", "training", "model", "export", "plans")
+# what can be read only where these are installed
+WITH_EXTRAS = {"serving": ("fastapi", "ray")}
 # what annotations of arrays are called here
 ARRAYS = re.compile(r"\b(NDArray|ndarray|Tensor)\b")
 # a state dict: names tell which arrays there are
@@ -23,7 +23,8 @@ SHAPE = re.compile(r"\[[\w .*+,]*\]|\b([Aa]s|[Ss]ee|[Ii]n|of) `[\w.]+`")
 
 def modules() -> list[ModuleType]:
     found = [importlib.import_module("ntre_deploy")]
-    for package in PACKAGES:
+    there = [name for name, needed in WITH_EXTRAS.items() if all(map(importlib.util.find_spec, needed))]
+    for package in (*PACKAGES, *there):
         module = importlib.import_module(f"ntre_deploy.{package}")
         names = [info.name for info in pkgutil.walk_packages(module.__path__, f"{module.__name__}.")]
         public = [name for name in names if not any(part.startswith("_") for part in name.split("."))]

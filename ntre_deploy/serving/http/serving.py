@@ -130,10 +130,7 @@ class Serving:
         """
         pool, taken = service.pool, self._working.get(service.name, 0)
         if taken >= pool.workers + pool.waiting or pool.full:
-            raise BusyError(
-                f"{pool.waiting} requests wait already, and no more may; try again in {pool.patience:.0f} s.",
-                pool.patience,
-            )
+            raise pool.refusal()
         self._working[service.name] = taken + 1
         try:
             yield

