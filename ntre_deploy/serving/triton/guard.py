@@ -47,6 +47,8 @@ class Guard:
             server_pid: of the server; nothing is done when it has ended too.
         """
         command = [sys.executable, "-m", __name__, model, server, str(file), str(server_pid)]
+        # the guard inherits this, until it can hear that it is retired: it would end by it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             # an interrupt from the terminal is for the server, which tells its processes
             return cls(
@@ -55,6 +57,8 @@ class Guard:
         except OSError as error:
             print(f"warning: nobody guards {model}: {error}", file=sys.stderr)
             return cls(None)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def dismiss(self) -> None:
         """Tell the guard that this process ends as it should."""
@@ -80,6 +84,7 @@ def watch(pipe: BinaryIO, model: str, server: str, file: Path, server_pid: int) 
     """
     watched = os.getppid()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if pipe.read() == _GOODBYE or not _lives(server_pid):
             return None
         # who retires the others now is not to be retired by them

@@ -116,6 +116,12 @@ def test_others_of_the_model_end_when_new_ones_have_begun(begin: Any, server: An
     assert len(server.asked) == 1
 
 
+def test_one_that_is_retired_as_soon_as_it_begins_hears_it(begin: Any, waiting: Any) -> None:
+    process, guard = begin()
+    os.kill(guard, signal.SIGTERM)
+    assert waiting(process.poll, "the end of its process") == -signal.SIGKILL
+
+
 @pytest.mark.parametrize("url", [None, ""])
 def test_where_loading_is_refused_the_file_is_touched(
     url: str | None, begin: Any, server: Any, file: Path, waiting: Any
