@@ -163,8 +163,7 @@ def soak(
 
         def told(done: int) -> None:
             nonlocal before
-            for _ in range(done - before):
-                advance()
+            advance(done - before)
             before = done
 
         with counting(requests, "requests") as advance:

@@ -91,12 +91,7 @@ def segment_on_ray(asked: Asked) -> None:
     if job.done_before and not asked.as_json:
         note(f"going on: {job.done_before} of {job.plan.photos} photos are done")
     with counting(job.photos, "segmenting", asked.as_json) as advance:
-
-        def many(photos: int) -> None:
-            for _ in range(photos):
-                advance()
-
-        told = job.run(many)
+        told = job.run(advance)
     _tell(asked, job, told)
 
 
@@ -119,12 +114,11 @@ def _memory(path: Path) -> Any:
 
 def _tell(asked: Asked, job: "Job", told: "Told") -> None:
     from ntre_deploy.cli.segment import origin_warning
-    from ntre_deploy.runtime.bundle import Bundle
     from ntre_deploy.segment.cluster.rows import failures
 
     place = job.store.place
     failed = list(failures(job.store, _LISTED if asked.as_json else _NAMED)) if told.failed else []
-    warning = origin_warning(Bundle.open(asked.bundle).manifest.model.origin)
+    warning = origin_warning(job.opened.manifest.model.origin)
     scores = {item.name: list(item.shot_scores) for item in job.encoded if item.shot_scores is not None}
     if asked.as_json:
         print_json(

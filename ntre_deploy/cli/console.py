@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -53,18 +53,25 @@ def steps(quiet: bool = False) -> Iterator[Any]:
         yield lambda step: bar.update(task, description=step)
 
 
+class Advance(Protocol):
+    """Counts items that are done."""
+
+    def __call__(self, count: int = 1) -> None:
+        """So many more are."""
+
+
 @contextmanager
-def counting(total: int | None, what: str, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """A bar over `total` items, where they take longer than a moment; the yielded function counts one.
+def counting(total: int | None, what: str, quiet: bool = False) -> Iterator[Advance]:
+    """A bar over `total` items, where they take longer than a moment; the yielded function counts one, or several.
 
     Where the number of items is not known, `total` is None.
     """
     done = 0
     with _patient_bar(what, quiet) as show:
 
-        def advance() -> None:
+        def advance(count: int = 1) -> None:
             nonlocal done
-            done += 1
+            done += count
             show(done, total)
 
         yield advance

@@ -54,6 +54,19 @@ class Shown:
 Support = Named | Stored | Shown
 
 
+def shown_together(names: Sequence[str], shots: Sequence[tuple[Picture, Picture]]) -> list[Shown]:
+    """Classes of annotated images, in the order in which they are named first; those of one name are shots of one.
+
+    Args:
+        names: of each shot's class.
+        shots: as in `Shown`.
+    """
+    grouped: dict[str, list[tuple[Picture, Picture]]] = {}
+    for name, shot in zip(names, shots, strict=True):
+        grouped.setdefault(name, []).append(shot)
+    return [Shown(name, tuple(own)) for name, own in grouped.items()]
+
+
 def decode_shots(shown: Shown, limits: Limits) -> list[tuple[Pixels, Pixels]]:
     """The arrays of a class's shots: uint8 RGB [H, W, 3] and mask [H, W].
 

@@ -89,14 +89,14 @@ class Job:
         if self.out.lower().startswith("memory:"):
             raise InputError(f"{self.out} is of one process alone; a cluster needs a folder or an object store.")
         self.store = Store(self.out)
-        opened = Bundle.open(self.bundle, trusted=list(self.trusted) or None)
-        self._bundle = hashlib.sha256(opened.text).hexdigest()
+        self.opened = Bundle.open(self.bundle, trusted=list(self.trusted) or None)
+        self._bundle = hashlib.sha256(self.opened.text).hexdigest()
         command = self._command()
         found = read_plan(self.store)
         if found is None:
             if self.retry_failed:
                 raise InputError(f"There is no run at {self.store.place} whose photos could be tried again.")
-            self.plan = self._begin(opened, command)
+            self.plan = self._begin(command)
         else:
             check_command(self.store, found, command)
             self.plan = found
@@ -170,7 +170,7 @@ class Job:
             "exact": self.exact,
         }
 
-    def _begin(self, opened: Bundle, command: dict[str, Any]) -> Plan:
+    def _begin(self, command: dict[str, Any]) -> Plan:
         self.store.check()
         self.step("loading the bundle")
         segmenter, engine, precision = self._load()
@@ -191,7 +191,7 @@ class Job:
             self.store.write(_memory_name(memory.name), content)
         names = tuple(memory.name for memory in self.encoded)
         digests = tuple(hashlib.sha256(content).hexdigest() for content in contents)
-        model = opened.manifest.model.id
+        model = self.opened.manifest.model.id
         plan = Plan(photos, part_size(photos), names, digests, self._bundle, model, engine, precision, command)
         # the last one: without it, nothing was begun
         self.store.write(RUN, plan.to_bytes())

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from ntre_deploy.errors import InputError, did_you_mean
 from ntre_deploy.serving.http.answers import MediaTypeError
 from ntre_deploy.serving.limits import Limits
-from ntre_deploy.serving.supports import Shown
+from ntre_deploy.serving.supports import Shown, shown_together
 
 # of one request
 MOST_PHOTOS = 256
@@ -129,7 +129,4 @@ def shown_classes(shots: Sequence[tuple[bytes, bytes]], names: Sequence[str]) ->
     each = list(names) if len(names) == len(shots) else [names[0] if names else "object"] * len(shots)
     if any(not name.strip() or len(name) > 100 or not name.isprintable() for name in each):
         raise InputError("A class needs a name of 1 to 100 characters that can be printed.")
-    grouped: dict[str, list[tuple[bytes, bytes]]] = {}
-    for name, shot in zip(each, shots, strict=True):
-        grouped.setdefault(name, []).append(shot)
-    return [Shown(name, tuple(own)) for name, own in grouped.items()]
+    return shown_together(each, shots)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.results.result import Result
-from ntre_deploy.serving.supports import Named, Picture, Shown, Stored, Support
+from ntre_deploy.serving.supports import Named, Picture, Stored, Support, shown_together
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,10 +89,7 @@ def _supports(rows: Mapping[str, tuple[bytes, ...]]) -> tuple[Support, ...]:
     for what, found in (("support_masks", masks), ("support_names", names)):
         if len(found) != len(images):
             raise InputError(f"{len(images)} 'support_images' and {len(found)} '{what}' were given; send one for each.")
-    shots: dict[str, list[tuple[Picture, Picture]]] = {}
-    for name, image, mask in zip(names, images, masks, strict=True):
-        shots.setdefault(name, []).append((image, mask))
-    return tuple(Shown(name, tuple(own)) for name, own in shots.items())
+    return tuple(shown_together(names, list(zip(images, masks, strict=True))))
 
 
 def _bytes(value: object) -> bytes:
