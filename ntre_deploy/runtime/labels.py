@@ -145,12 +145,14 @@ def class_scores(labels: Pixels, logits: Float, box: Letterbox) -> tuple[float, 
     for band in down:
         won = labels[band.pixels].ravel()
         # most pixels are background, whose probabilities nobody asks for
-        inside = np.flatnonzero(won)
+        # of booleans NumPy finds them several times as fast
+        inside = np.flatnonzero(won != 0)
         if len(inside):
             values = band.matrix @ across[:, band.features]
             clear = _clear(values.reshape(len(logits), -1).take(inside, axis=1))
-            sums += np.bincount(won[inside], clear, bins)
-            counts += np.bincount(won[inside], minlength=bins)
+            own = won[inside]
+            sums += np.bincount(own, clear, bins)
+            counts += np.bincount(own, minlength=bins)
     return tuple(float(min(s / n, 1.0)) if n else 0.0 for s, n in zip(sums[1:], counts[1:], strict=True))
 
 

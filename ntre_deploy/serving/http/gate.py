@@ -3,6 +3,7 @@
 Plain ASGI around the whole application; nothing is read before it is known that the request is taken.
 """
 
+import itertools
 import logging
 import re
 import secrets
@@ -27,6 +28,11 @@ from ntre_deploy.serving.limits import ClosedError
 _ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 # what is read of the body of a refused request, so that its client comes to read the answer: bytes, seconds
 _LINGER_BYTES, _LINGER_SECONDS = 64 << 20, 5.0
+# a body so small that has come whole by then is read before the answer, so that its connection can be kept: where many
+# are refused, new connections cost more than all else about them
+_SMALL_BYTES, _SMALL_SECONDS = 1 << 20, 0.05
+# ids of this process: random, and then by number
+_ORIGIN, _NUMBERS = secrets.token_hex(4), itertools.count(1)
 # of a client that has gone before its answer; never sent
 _GONE = 499
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -115,7 +121,7 @@ class Exchange:
         self.headers = Headers(scope=scope)
         self.began = time.monotonic()
         given = self.headers.get("x-request-id", "")
-        self.id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        self.id = given if _ID.fullmatch(given) else f"{_ORIGIN}{next(_NUMBERS):08x}"
         self.status = self.bytes_in = self.bytes_out = 0
         self.told: dict[str, Any] = {}
         self._receive = receive
@@ -128,6 +134,12 @@ class Exchange:
         scope["ntre"] = self
 
     @property
+    def _announced(self) -> int:
+        """Bytes of the body by its head; 0 where it tells none."""
+        length = self.headers.get("content-length", "0")
+        return int(length) if length.isdecimal() else 0
+
+    @property
     def deadline(self) -> float:
         """When the answer has to be there, of `time.monotonic`."""
         return self.began + self._limits.seconds
@@ -138,8 +150,7 @@ class Exchange:
         Raises:
             TooLargeError: it is.
         """
-        length = self.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self._limits.body_bytes:
+        if self._announced > self._limits.body_bytes:
             raise self._too_large()
 
     async def receive(self) -> Message:
@@ -189,6 +200,8 @@ class Exchange:
         """Hand on a part of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if not self._whole and 0 < self._announced <= _SMALL_BYTES:
+                await self._skip(_SMALL_BYTES, _SMALL_SECONDS)
             headers = MutableHeaders(raw=list(message["headers"]))
             headers["x-request-id"] = self.id
             for name, value in _HEADERS.items():
@@ -202,17 +215,16 @@ class Exchange:
             if not self._whole and not message.get("more_body", False):
                 await self._send({**message, "more_body": True})
                 self.release()
-                await self._linger()
+                await self._skip(_LINGER_BYTES, _LINGER_SECONDS)
                 message = {**message, "body": b""}
         await self._send(message)
 
-    async def _linger(self) -> None:
+    async def _skip(self, left: int, seconds: float) -> None:
         """Let a client that is still sending come to its end: one whose connection breaks does not read the answer."""
         # who waits to be asked for the body must not be asked now
         if "expect" in self.headers and not self._asked:
             return
-        left = _LINGER_BYTES
-        with anyio.move_on_after(_LINGER_SECONDS):
+        with anyio.move_on_after(seconds):
             while not self._whole and left > 0:
                 message = await self._receive()
                 left -= len(message.get("body", b""))

@@ -144,8 +144,8 @@ def test_what_is_not_there_and_methods_that_are_not(server: Server) -> None:
     assert server.ask("GET", "/%2e%2e/%2e%2e/etc/passwd").status == 404
 
 
-def head(server: Server, *lines: str) -> bytes:
-    first = ("POST /segment?memory=disc HTTP/1.1", f"Host: 127.0.0.1:{server.port}")
+def head(server: Server, *lines: str, path: str = "/segment?memory=disc") -> bytes:
+    first = (f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}")
     return "\r\n".join([*first, *lines, "", ""]).encode()
 
 
@@ -176,6 +176,20 @@ def test_a_client_that_sends_all_of_a_large_body_still_reads_the_refusal(server:
         answer = server.ask("POST", "/segment?memory=disc", b"x" * 20 * MB, {"Content-Type": "image/jpeg"})
         assert (answer.status, "2,000,000" in answer.error) == (413, True)
         assert answer.headers["connection"] == "close"
+
+
+def test_a_small_body_is_read_for_its_refusal_and_the_connection_kept(server: Server) -> None:
+    with server.raw() as connection:
+        for _ in range(3):
+            # nothing of it is wanted before it is refused
+            path = "/v2/models/nobody/infer"
+            connection.sendall(head(server, "Content-Length: 5000", path=path) + b"x" * 5000)
+            answer = read_answer(connection)
+            assert (answer.status, answer.headers.get("connection")) == (404, None)
+        # what has not come is not waited for, and the rest of it would be taken for a request
+        connection.sendall(head(server, "Content-Length: 5000", path=path) + b"x" * 4999)
+        answer = read_answer(connection)
+        assert (answer.status, answer.headers["connection"]) == (404, "close")
 
 
 def test_a_chunked_body_ends_at_the_limit(server: Server) -> None:
