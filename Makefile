@@ -21,7 +21,7 @@ test-torchvision: $(VISION)/.installed
 	$(abspath $(VISION))/bin/pytest -m torchvision
 
 test-openvino: $(OPENVINO)/.installed
-	$(abspath $(OPENVINO))/bin/pytest -m openvino
+	$(if $(JOBS),OMP_NUM_THREADS=1 )$(abspath $(OPENVINO))/bin/pytest -m openvino $(if $(JOBS),-n $(JOBS) --dist loadfile)
 
 # all tests of runtimes/cpp on a library with AddressSanitizer and UBSan; Python has to load the sanitizer before it, and
 # leaks at its own end

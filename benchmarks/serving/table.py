@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
-# of the photos' model, and of the small one
-_COLUMNS = ("", "_demo49")
+# ending of a result's name, and its model
+_COLUMNS = {"_r50": "ResNet-50, 473 pixels", "": "photos, 385 pixels", "_demo49": "small model, 49 pixels"}
 _MIB = 2**20
 
 
 def lines(folder: Path) -> list[str]:
     """Rows in Markdown; those whose result is missing are left out."""
-    found = ["| | aim | photos, 385 pixels | small model, 49 pixels |", "|---|---|---|---|"]
+    found = [f"| | aim | {' | '.join(_COLUMNS.values())} |", "|---|---|" + "---|" * len(_COLUMNS)]
     for name, rows in (
         ("overhead", _overhead),
         ("throughput", _throughput),
@@ -22,9 +22,9 @@ def lines(folder: Path) -> list[str]:
         ("soak", _soak),
     ):
         read = [_read(folder / f"serving_{name}{column}.json") for column in _COLUMNS]
-        if name == "soak" and read[0] is not None:
+        if name == "soak":
             # its requests are for the small one
-            read = [None, read[0]]
+            read = [None, None, read[1]]
         told = [{} if one is None else rows(one) for one in read]
         for key in dict.fromkeys(key for one in told for key in one):
             what, aim = key
