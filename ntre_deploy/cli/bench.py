@@ -12,22 +12,8 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.engines import NAME, one_engine
-from ntre_deploy.cli.episodes import (
-    PANEL,
-    CountOption,
-    Draw,
-    EpisodesOption,
-    FoldOption,
-    NoCalibrateOption,
-    SeedOption,
-    ShotsOption,
-    SplitOption,
-    StrictInPanel,
-    WaysOption,
-    check_calibrate,
-    open_episodes,
-    open_ways,
-)
+from ntre_deploy.cli.episodes import PANEL, Draw, EpisodeOptions, open_episodes, open_ways
+from ntre_deploy.cli.grouped import grouped
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import EngineError, GateError, InputError, one_of
 
@@ -57,6 +43,7 @@ _how, _told = partial(_option, "How it is measured"), partial(_option, "Results"
 _gate = partial(_option, "Gates: one that fails ends with exit code 1")
 
 
+@grouped
 def command(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundle folders.", show_default=False)],
     dataset: Annotated[
@@ -69,15 +56,8 @@ def command(
             rich_help_panel=PANEL,
         ),
     ] = None,
-    episodes: EpisodesOption = None,
-    shots: ShotsOption = None,
-    ways: WaysOption = None,
-    no_calibrate: NoCalibrateOption = False,
-    count: CountOption = None,
-    seed: SeedOption = None,
-    fold: FoldOption = None,
-    split: SplitOption = None,
-    strict: StrictInPanel = False,
+    *,
+    episodes: EpisodeOptions,
     checkpoint: Annotated[
         list[Path] | None, _how("--checkpoint", "FILE", "Compared with.", show_default="found beside the bundle")
     ] = None,
@@ -142,11 +122,10 @@ def command(
         against=None if against is None else read_baseline(against),
         max_slowdown=max_slowdown,
     )
-    check_calibrate(ways, not no_calibrate)
-    chosen = [episodes, shots, ways, count, seed, fold, split] != [None] * 7
-    if dataset == SPEC and chosen:
+    episodes.check()
+    if dataset == SPEC and episodes.drawn:
         raise InputError(f"--dataset {SPEC} is the episodes that the export stored; leave out the options that draw.")
-    draw = Draw(dataset or "procedural", episodes, shots, count, seed, fold, split, ways, quiet=as_json, strict=strict)
+    draw = episodes.draw(dataset or "procedural", quiet=as_json)
     plan = Plan(
         seconds=seconds,
         rounds=rounds,
@@ -154,7 +133,7 @@ def command(
         workers=workers,
         memory=not no_memory,
         pictures=pictures if out is not None else 0,
-        calibrate=not no_calibrate,
+        calibrate=not episodes.no_calibrate,
     )
     run(
         bundles,
@@ -167,7 +146,7 @@ def command(
         gates=gates,
         as_json=as_json,
         trusted=trusted or (),
-        reference=True if dataset == SPEC else None if dataset is None and not chosen else False,
+        reference=True if dataset == SPEC else None if dataset is None and not episodes.drawn else False,
     )
 
 

@@ -7,40 +7,21 @@ from typing import Annotated
 import typer
 
 from ntre_deploy.cli.console import print_json, steps
-from ntre_deploy.cli.plans import (
-    Effort,
-    EngineCache,
-    Hardware,
-    MaxBatch,
-    MaxClasses,
-    MaxShots,
-    NoEngineCache,
-    Targets,
-    VersionCompatible,
-    Workspace,
-    chosen_cache,
-    tell_plan,
-)
+from ntre_deploy.cli.grouped import grouped
+from ntre_deploy.cli.plans import PlanOptions, tell_plan
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import one_of
 
 
+@grouped
 def command(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", show_default=False)],
     engine: Annotated[str, typer.Option("--engine", help="trt, or trt-rtx.")] = "trt",
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, fp16, bf16, int8 or fp8, of the bundle's files.")
     ] = "fp16",
-    sm: Targets = None,
-    max_batch: MaxBatch = 4,
-    max_classes: MaxClasses = 10,
-    max_shots: MaxShots = 5,
-    workspace: Workspace = None,
-    effort: Effort = None,
-    hardware: Hardware = "none",
-    version_compatible: VersionCompatible = False,
-    engine_cache: EngineCache = None,
-    no_engine_cache: NoEngineCache = False,
+    *,
+    plans: PlanOptions,
     trusted: TrustedOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -49,22 +30,12 @@ def command(
     Example: ntre build model.ntre --engine trt --precision fp16
     """
     from ntre_deploy.plans.addition import add_plans
-    from ntre_deploy.plans.options import PRECISIONS, TensorRtOptions
+    from ntre_deploy.plans.options import PRECISIONS
     from ntre_deploy.runtime.engines.tensorrt.api import ENGINES
 
     one_of(engine, ENGINES, "Engine")
     one_of(precision, PRECISIONS, "Precision")
-    options = TensorRtOptions(
-        tuple(sm or ()),
-        max_batch,
-        max_classes,
-        max_shots,
-        workspace,
-        effort,
-        hardware,
-        version_compatible,
-        chosen_cache(engine_cache, no_engine_cache),
-    )
+    options = plans.chosen()
     with steps(quiet=as_json) as progress:
         added = add_plans(bundle, engine, precision, options, progress, trusted=trusted or None)
     if as_json:

@@ -1,7 +1,7 @@
 """Options shared by the commands that run episodes, and the dataset and episodes that they mean."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ntre_deploy.data.ways import WaysSet
 
 T = TypeVar("T", "EpisodeSet", "WaysSet")
+Warn = Callable[[str], None]
 
 PANEL = "Episodes"
 DatasetOption = Annotated[
@@ -27,56 +28,57 @@ DatasetOption = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-EpisodesOption = Annotated[
-    Path | None,
-    typer.Option("--episodes", metavar="FILE", help="To run; absent, it is written.", rich_help_panel=PANEL),
-]
-# no defaults here: an existing episode file has its own values, and one that differs must be an error
-ShotsOption = Annotated[
-    int | None,
-    typer.Option("--shots", metavar="N", min=1, help="Supports of each.", show_default="1", rich_help_panel=PANEL),
-]
-CountOption = Annotated[
-    int | None,
-    typer.Option("--count", metavar="N", min=1, help="How many.", show_default="20", rich_help_panel=PANEL),
-]
-EvalCountOption = Annotated[
-    int | None,
-    typer.Option("--count", metavar="N", min=1, help="How many.", show_default="1000", rich_help_panel=PANEL),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", min=0, help="Of the draw.", show_default="0", rich_help_panel=PANEL),
-]
-WaysOption = Annotated[
-    int | None,
-    typer.Option("--ways", metavar="N", min=1, help="Classes of each.", show_default="1", rich_help_panel=PANEL),
-]
-NoCalibrateOption = Annotated[
-    bool, typer.Option("--no-calibrate", help="Leave the margins of classes raw.", rich_help_panel=PANEL)
-]
-FoldOption = Annotated[
-    int | None,
-    typer.Option("--fold", metavar="0..3", help="Only the fold's novel classes.", rich_help_panel=PANEL),
-]
-SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="NAME",
-        help="contiguous or interleaved.",
-        show_default="interleaved",
-        rich_help_panel=PANEL,
-    ),
-]
-
 # beside everything that reads annotations: those without a mask are skipped and counted without it
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse annotations without a mask.")]
-StrictInPanel = Annotated[
-    bool, typer.Option("--strict", help="Refuse annotations without a mask.", rich_help_panel=PANEL)
-]
-
 _SPLIT = "interleaved"
+
+
+def _option(name: str, metavar: str | None, text: str, **more: Any) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, rich_help_panel=PANEL, **more)
+
+
+# no defaults here: an existing episode file has its own values, and one that differs must be an error
+@dataclass(frozen=True)
+class EpisodeOptions:
+    """The options of commands that run episodes of `--dataset`; see `grouped`."""
+
+    episodes: Annotated[Path | None, _option("--episodes", "FILE", "To run; absent, it is written.")] = None
+    shots: Annotated[int | None, _option("--shots", "N", "Supports of each.", min=1, show_default="1")] = None
+    ways: Annotated[int | None, _option("--ways", "N", "Classes of each.", min=1, show_default="1")] = None
+    no_calibrate: Annotated[bool, _option("--no-calibrate", None, "Leave the margins of classes raw.")] = False
+    count: Annotated[int | None, _option("--count", "N", "How many.", min=1, show_default="20")] = None
+    seed: Annotated[int | None, _option("--seed", "N", "Of the draw.", min=0, show_default="0")] = None
+    fold: Annotated[int | None, _option("--fold", "0..3", "Only the fold's novel classes.")] = None
+    split: Annotated[
+        str | None, _option("--split", "NAME", "contiguous or interleaved.", show_default="interleaved")
+    ] = None
+    strict: Annotated[bool, _option("--strict", None, "Refuse annotations without a mask.")] = False
+
+    @property
+    def drawn(self) -> bool:
+        """Whether anything says which episodes."""
+        return [self.episodes, self.shots, self.ways, self.count, self.seed, self.fold, self.split] != [None] * 7
+
+    def draw(self, dataset: str, *, quiet: bool, default_count: int = 20, warn: Warn | None = None) -> "Draw":
+        """What they say about a dataset; see `Draw`."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "no_calibrate"}
+        return Draw(dataset, **given, default_count=default_count, quiet=quiet, warn=warn)
+
+    def check(self) -> None:
+        """Refuse `--no-calibrate` where there is one class and nothing to compare.
+
+        Raises:
+            InputError: that.
+        """
+        if (self.ways or 1) < 2 and self.no_calibrate:
+            raise InputError("--no-calibrate is for several classes; add --ways N, or leave it out.")
+
+
+@dataclass(frozen=True)
+class ManyEpisodeOptions(EpisodeOptions):
+    """Those of a command that runs more of them where nobody says how many."""
+
+    count: Annotated[int | None, _option("--count", "N", "How many.", min=1, show_default="1000")] = None
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,7 @@ class Draw:
     default_count: int = 20
     quiet: bool = False
     strict: bool = False
-    warn: Callable[[str], None] | None = None
-
-
-def check_calibrate(ways: int | None, calibrate: bool) -> None:
-    """Refuse `--no-calibrate` where there is one class and nothing to compare.
-
-    Raises:
-        InputError: that.
-    """
-    if (ways or 1) < 2 and not calibrate:
-        raise InputError("--no-calibrate is for several classes; add --ways N, or leave it out.")
+    warn: Warn | None = None
 
 
 def open_episodes(draw: Draw) -> "tuple[Dataset, EpisodeSet]":

@@ -11,22 +11,8 @@ import typer
 
 from ntre_deploy.cli.console import counting, print_json
 from ntre_deploy.cli.engines import EngineOption, PrecisionOption, ThreadsOption, one_engine
-from ntre_deploy.cli.episodes import (
-    DatasetOption,
-    Draw,
-    EpisodesOption,
-    EvalCountOption,
-    FoldOption,
-    NoCalibrateOption,
-    SeedOption,
-    ShotsOption,
-    SplitOption,
-    StrictInPanel,
-    WaysOption,
-    check_calibrate,
-    open_episodes,
-    open_ways,
-)
+from ntre_deploy.cli.episodes import DatasetOption, Draw, ManyEpisodeOptions, open_episodes, open_ways
+from ntre_deploy.cli.grouped import grouped
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import InputError, one_of
 
@@ -50,20 +36,14 @@ class _Target:
     engine: dict[str, Any]
 
 
+@grouped
 def command(
     target: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Or a name of `ntre models`.", show_default=False)
     ],
     dataset: DatasetOption = "procedural",
-    episodes: EpisodesOption = None,
-    shots: ShotsOption = None,
-    ways: WaysOption = None,
-    no_calibrate: NoCalibrateOption = False,
-    count: EvalCountOption = None,
-    seed: SeedOption = None,
-    fold: FoldOption = None,
-    split: SplitOption = None,
-    strict: StrictInPanel = False,
+    *,
+    episodes: ManyEpisodeOptions,
     engine: EngineOption = "auto",
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
@@ -86,12 +66,13 @@ def command(
     from ntre_deploy.training.evaluation_report import PROTOCOLS
 
     one_of(protocol, PROTOCOLS, "Protocol")
-    several = ways is not None and ways > 1
+    several = episodes.ways is not None and episodes.ways > 1
     if several and protocol == "released":
         raise InputError(
-            f"--ways {ways} is for --protocol exact: the authors' code knows one class at a time; leave one out."
+            f"--ways {episodes.ways} is for --protocol exact: the authors' code knows one class at a time; "
+            "leave one out."
         )
-    check_calibrate(ways, not no_calibrate)
+    episodes.check()
     name, asked = one_engine(engine, precision)
     named = str(target) in MODELS and target.is_dir() and not (target / "manifest.json").is_file()
     if named or not target.exists():
@@ -117,20 +98,7 @@ def command(
     else:
         opened = _checkpoint(target, threads, protocol)
     left_out: list[str] = []
-    draw = Draw(
-        dataset,
-        episodes,
-        shots,
-        count,
-        seed,
-        fold,
-        split,
-        ways,
-        1000,
-        quiet=as_json,
-        strict=strict,
-        warn=left_out.append,
-    )
+    draw = episodes.draw(dataset, quiet=as_json, default_count=1000, warn=left_out.append)
     told = {
         "model": opened.model,
         "engine": opened.engine,
@@ -139,7 +107,7 @@ def command(
     }
     shown = pictures if out is not None else 0
     if several:
-        report, write = _several(opened, draw, told, shown, not no_calibrate)
+        report, write = _several(opened, draw, told, shown, not episodes.no_calibrate)
     else:
         report, write = _one(opened, draw, told, shown, protocol)
     report["warnings"] += left_out

@@ -8,20 +8,8 @@ import typer
 
 from ntre_deploy.cli.console import print_json, steps
 from ntre_deploy.cli.episodes import StrictOption
-from ntre_deploy.cli.plans import (
-    Effort,
-    EngineCache,
-    Hardware,
-    MaxBatch,
-    MaxClasses,
-    MaxShots,
-    NoEngineCache,
-    Targets,
-    VersionCompatible,
-    Workspace,
-    chosen_cache,
-    tell_plan,
-)
+from ntre_deploy.cli.grouped import grouped
+from ntre_deploy.cli.plans import PlanOptions, tell_plan
 from ntre_deploy.errors import InputError, one_of
 
 # engine -> its precisions; ntre_deploy.export, which knows them too, is imported only when it is needed
@@ -34,6 +22,7 @@ _ENGINES = {
 _PLANS = ("trt", "trt-rtx")
 
 
+@grouped
 def command(
     checkpoint: Annotated[
         Path, typer.Argument(help="Checkpoint (.safetensors), or a name of `ntre models`.", show_default=False)
@@ -79,16 +68,8 @@ def command(
     ] = None,
     strict: StrictOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    sm: Targets = None,
-    max_batch: MaxBatch = 4,
-    max_classes: MaxClasses = 10,
-    max_shots: MaxShots = 5,
-    workspace: Workspace = None,
-    effort: Effort = None,
-    hardware: Hardware = "none",
-    version_compatible: VersionCompatible = False,
-    engine_cache: EngineCache = None,
-    no_engine_cache: NoEngineCache = False,
+    *,
+    plans: PlanOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle, verified against PyTorch.
@@ -109,7 +90,7 @@ def command(
     if out.suffix != ".ntre":
         example = f"{out.name}.ntre" if out.name.strip(".") not in ("", "ntre") else "model.ntre"
         raise InputError(f"Bundle name '{out.name}' must be NAME.ntre, for example {example}.")
-    cache = chosen_cache(engine_cache, no_engine_cache)
+    chosen = plans.chosen()
     source = checkpoint_file(checkpoint)
     if out.exists() and not force:
         raise InputError(f"{out} exists already; choose another name with --out or pass --force to replace it.")
@@ -120,19 +101,7 @@ def command(
     drawn_from = open_dataset(reference, strict=strict) if reference and reference != "none" else None
     from ntre_deploy.export.bundle import ExportOptions, export_bundle
     from ntre_deploy.export.stored import EPISODES
-    from ntre_deploy.plans.options import TensorRtOptions
 
-    plans = TensorRtOptions(
-        tuple(sm or ()),
-        max_batch,
-        max_classes,
-        max_shots,
-        workspace,
-        effort,
-        hardware,
-        version_compatible,
-        cache,
-    )
     options = ExportOptions(
         precisions,
         size,
@@ -141,7 +110,7 @@ def command(
         force,
         engines,
         calibration,
-        plans,
+        chosen,
         reference=drawn_from,
         reference_episodes=0 if reference == "none" else EPISODES,
     )

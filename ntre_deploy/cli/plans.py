@@ -1,73 +1,80 @@
 """Options of every command that builds plans, and how it tells of them."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from ntre_deploy.plans.options import TensorRtOptions
     from ntre_deploy.runtime.manifest import FileEntry
 
 _PANEL = "TensorRT (--engine trt, trt-rtx)"
 
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sm",
-        metavar="CC",
-        help="Compute capability to build for, such as 8.6; repeatable (trt-rtx).",
-        show_default="the GPU here",
-        rich_help_panel=_PANEL,
-    ),
-]
-MaxBatch = Annotated[int, typer.Option("--max-batch", help="Most images in one call.", rich_help_panel=_PANEL)]
-MaxClasses = Annotated[int, typer.Option("--max-classes", help="Most classes in one call.", rich_help_panel=_PANEL)]
-MaxShots = Annotated[int, typer.Option("--max-shots", help="Most shots of a class.", rich_help_panel=_PANEL)]
-Workspace = Annotated[
-    int | None,
-    typer.Option("--workspace", metavar="MIB", help="Memory that a build may use.", rich_help_panel=_PANEL),
-]
-Effort = Annotated[
-    int | None, typer.Option("--effort", help="Of the optimiser, 0 (fast build) to 5.", rich_help_panel=_PANEL)
-]
-Hardware = Annotated[
-    str,
-    typer.Option(
-        "--hardware", help="Also run on: none, ampere-plus, same-compute-capability (trt).", rich_help_panel=_PANEL
-    ),
-]
-VersionCompatible = Annotated[
-    bool,
-    typer.Option("--version-compatible", help="Also run in later versions of TensorRT (trt).", rich_help_panel=_PANEL),
-]
-EngineCache = Annotated[
-    Path | None,
-    typer.Option(
-        "--engine-cache",
-        metavar="DIR",
-        help="Folder of engines built before.",
-        show_default="ntre_deploy/engines in the user's cache",
-        rich_help_panel=_PANEL,
-    ),
-]
-NoEngineCache = Annotated[
-    bool, typer.Option("--no-engine-cache", help="Build every engine anew.", rich_help_panel=_PANEL)
-]
+
+def _option(name: str, text: str, **more: Any) -> Any:
+    return typer.Option(name, help=text, rich_help_panel=_PANEL, **more)
 
 
-def chosen_cache(folder: Path | None, without: bool) -> Path | None:
-    """The folder of engines built before, or None.
+@dataclass(frozen=True)
+class PlanOptions:
+    """The options of commands that build plans; see `grouped`."""
 
-    Raises:
-        InputError: both options were given.
-    """
-    from ntre_deploy.plans.options import default_cache
+    sm: Annotated[
+        list[str] | None,
+        _option(
+            "--sm",
+            "Compute capability to build for, such as 8.6; repeatable (trt-rtx).",
+            metavar="CC",
+            show_default="the GPU here",
+        ),
+    ] = None
+    max_batch: Annotated[int, _option("--max-batch", "Most images in one call.")] = 4
+    max_classes: Annotated[int, _option("--max-classes", "Most classes in one call.")] = 10
+    max_shots: Annotated[int, _option("--max-shots", "Most shots of a class.")] = 5
+    workspace: Annotated[int | None, _option("--workspace", "Memory that a build may use.", metavar="MIB")] = None
+    effort: Annotated[int | None, _option("--effort", "Of the optimiser, 0 (fast build) to 5.")] = None
+    hardware: Annotated[
+        str, _option("--hardware", "Also run on: none, ampere-plus, same-compute-capability (trt).")
+    ] = "none"
+    version_compatible: Annotated[
+        bool, _option("--version-compatible", "Also run in later versions of TensorRT (trt).")
+    ] = False
+    engine_cache: Annotated[
+        Path | None,
+        _option(
+            "--engine-cache",
+            "Folder of engines built before.",
+            metavar="DIR",
+            show_default="ntre_deploy/engines in the user's cache",
+        ),
+    ] = None
+    no_engine_cache: Annotated[bool, _option("--no-engine-cache", "Build every engine anew.")] = False
 
-    if folder is not None and without:
-        raise InputError("--engine-cache and --no-engine-cache exclude each other; leave one out.")
-    return None if without else folder or default_cache()
+    def chosen(self) -> "TensorRtOptions":
+        """What they ask for.
+
+        Raises:
+            InputError: a folder of engines was given, and that there be none; or as `TensorRtOptions`.
+        """
+        from ntre_deploy.plans.options import TensorRtOptions, default_cache
+
+        if self.engine_cache is not None and self.no_engine_cache:
+            raise InputError("--engine-cache and --no-engine-cache exclude each other; leave one out.")
+        return TensorRtOptions(
+            tuple(self.sm or ()),
+            self.max_batch,
+            self.max_classes,
+            self.max_shots,
+            self.workspace,
+            self.effort,
+            self.hardware,
+            self.version_compatible,
+            None if self.no_engine_cache else self.engine_cache or default_cache(),
+        )
 
 
 def tell_plan(file: "FileEntry") -> None:
