@@ -17,7 +17,7 @@ from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.cuda import CudaError
 from ntre_deploy.runtime.cuda.arrays import DeviceArray
 from ntre_deploy.runtime.engines import open_engine
-from ntre_deploy.runtime.stacked import StackedSupports, stack
+from ntre_deploy.runtime.stacked import StackedSupports, lots, stack
 
 VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 
@@ -39,6 +39,21 @@ def arrays(batch: int = 1, classes: int = 1, shots: int = 1, keys: int = 7, seed
 
 def reference(bundle: Path) -> Any:
     return open_engine(Bundle.open(bundle), "onnx-cpu", "fp16").engine
+
+
+def check_lots(engine: Any, other: Any, got: Any, image: Any, supports: StackedSupports) -> None:
+    """Logits that came in lots are those of ONNX Runtime: of the same lots, and but for fp16's rounding of the whole.
+
+    On some processors a value falls on the edge between two of fp16 and lands on the other side with another batch,
+    which moves an image's logits in the third digit.
+    """
+    most = engine._shared.plans["query"].largest("keys", 0)
+    rows = [
+        np.concatenate([other.query(image[start : start + 2], lot) for lot in lots(supports, 3, most)], axis=1)
+        for start in range(0, len(image), 2)
+    ]
+    np.testing.assert_allclose(got, np.concatenate(rows), atol=1e-5)
+    np.testing.assert_allclose(got, other.query(image, supports), atol=0.02)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -126,10 +141,10 @@ def test_what_cannot_be_captured_still_runs(engine: Any, bundle_of: Callable[...
 def test_more_than_a_plan_takes_at_once_goes_in_lots(
     engine: Any, bundle_of: Callable[..., Path], batch: int, classes: int
 ) -> None:
-    given = arrays(batch, classes, 2, 30)
-    np.testing.assert_allclose(engine.query(*given), reference(bundle_of()).query(*given), atol=1e-5)
+    given, other = arrays(batch, classes, 2, 30), reference(bundle_of())
+    check_lots(engine, other, engine.query(*given), *given)
     kept = engine.keep(given[1])
-    np.testing.assert_allclose(engine.query(given[0], kept), reference(bundle_of()).query(*given), atol=1e-5)
+    check_lots(engine, other, engine.query(given[0], kept), *given)
 
 
 def test_more_keys_than_a_plan_takes_at_once_go_in_lots(engine: Any, bundle_of: Callable[..., Path]) -> None:
@@ -137,13 +152,11 @@ def test_more_keys_than_a_plan_takes_at_once_go_in_lots(engine: Any, bundle_of: 
     rng = np.random.default_rng(5)
     keys = [[np.abs(rng.standard_normal((512, m), np.float32)) / 20 for m in own] for own in ((81, 2), (40,), (1, 81))]
     supports = stack(list(rng.standard_normal((3, 16), np.float32)), keys)
-    wanted = reference(bundle_of()).query(image, supports)
-    found = []
+    other = reference(bundle_of())
     for most in (4, 6, 7, 18):
         engine._shared.plans["query"].profiles[0]["keys"] = ((1,), (1,), (most,))
         engine._shared.plans["query"].profile = lambda shapes: 0
-        found.append(engine.query(image, supports))
-        np.testing.assert_allclose(found[-1], wanted, atol=1e-5)
+        check_lots(engine, other, engine.query(image, supports), image, supports)
 
 
 def test_supports_in_lots(engine: Any, bundle_of: Callable[..., Path]) -> None:
@@ -228,7 +241,7 @@ def test_a_large_batch_on_the_device_goes_in_lots_that_begin_anywhere(
 ) -> None:
     image, supports = arrays(5, 4)
     got = engine.query(OnDevice(image), on_device(supports))
-    np.testing.assert_allclose(got, reference(bundle_of()).query(image, supports), atol=1e-5)
+    check_lots(engine, reference(bundle_of()), got, image, supports)
 
 
 def test_supports_stay_on_the_device(engine: Any, bundle_of: Callable[..., Path], host: Any) -> None:
