@@ -37,7 +37,7 @@ window.onload = async () => {
     found.push({src: video.src, width: video.videoWidth, height: video.videoHeight, time: video.currentTime,
                 duration: video.duration, error: refused});
   }
-  tell(found);
+  tell({found, able: document.createElement("video").canPlayType('video/mp4; codecs="avc1.42E01E"')});
 };
 </script></body>"""
 
@@ -115,8 +115,11 @@ def test_the_video_of_the_page_plays(
         pytest.fail(f"{program} told nothing; its exit code is {process.poll()}")
     finally:
         _end(process)
-    assert len(found) == 3, "the player on the page, and the two links"
-    for video in found:
+    if not found["able"]:
+        pytest.skip(f"{program} plays no H.264 here; Firefox needs libavcodec: apt-get install libavcodec-extra")
+    videos = found["found"]
+    assert len(videos) == 3, "the player on the page, and the two links"
+    for video in videos:
         assert video["error"] == "", video
         assert (video["width"], video["height"]) == (320, 240)
         assert video["time"] > 0.3
