@@ -341,6 +341,8 @@ def test_it_runs_where_torch_onnx_and_onnxruntime_are_not_installed(demo: Path) 
 _INTERRUPTED = """
 import gc, os, signal, sys, threading, time
 from ntre_deploy import Segmenter
+# a shell's jobs in the background ignore it, and what they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 engines = [Segmenter.load(sys.argv[1], "openvino")]
 def drop():
     engines.clear()
