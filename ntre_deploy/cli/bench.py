@@ -13,7 +13,7 @@ import typer
 from ntre_deploy.cli.console import counting, print_json, steps
 from ntre_deploy.cli.engines import NAME, one_engine
 from ntre_deploy.cli.episodes import PANEL, Draw, EpisodeOptions, open_episodes, open_ways
-from ntre_deploy.cli.grouped import grouped
+from ntre_deploy.cli.grouped import grouped, option
 from ntre_deploy.cli.trust import TrustedOption
 from ntre_deploy.errors import EngineError, GateError, InputError, one_of
 
@@ -35,12 +35,8 @@ def _schema(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _option(panel: str, name: str, metavar: str | None, text: str, **more: Any) -> Any:
-    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, **more)
-
-
-_how, _told = partial(_option, "How it is measured"), partial(_option, "Results")
-_gate = partial(_option, "Gates: one that fails ends with exit code 1")
+_how, _told = partial(option, "How it is measured"), partial(option, "Results")
+_gate = partial(option, "Gates: one that fails ends with exit code 1")
 
 
 @grouped

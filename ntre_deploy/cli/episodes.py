@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ntre_deploy.cli.console import note, reading_masks
+from ntre_deploy.cli.grouped import option
 from ntre_deploy.errors import InputError, one_of
 
 if TYPE_CHECKING:
@@ -31,10 +33,7 @@ DatasetOption = Annotated[
 # beside everything that reads annotations: those without a mask are skipped and counted without it
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse annotations without a mask.")]
 _SPLIT = "interleaved"
-
-
-def _option(name: str, metavar: str | None, text: str, **more: Any) -> Any:
-    return typer.Option(name, metavar=metavar, help=text, rich_help_panel=PANEL, **more)
+_option = partial(option, PANEL)
 
 
 # no defaults here: an existing episode file has its own values, and one that differs must be an error

@@ -6,6 +6,13 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
+import typer
+
+
+def option(panel: str, name: str, metavar: str | None, text: str, **more: Any) -> Any:
+    """An option of a panel of the help; for several names, `|` stands between them."""
+    return typer.Option(*name.split("|"), metavar=metavar, rich_help_panel=panel, help=text, **more)
+
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters of a dataclass's type are options of its fields, where they stand.

@@ -1,11 +1,11 @@
 """Options of every command that builds plans, and how it tells of them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from ntre_deploy.cli.grouped import option
 from ntre_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from ntre_deploy.runtime.manifest import FileEntry
 
 _PANEL = "TensorRT (--engine trt, trt-rtx)"
-
-
-def _option(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=_PANEL, **more)
+_option = partial(option, _PANEL)
 
 
 @dataclass(frozen=True)
@@ -27,32 +24,32 @@ class PlanOptions:
         list[str] | None,
         _option(
             "--sm",
+            "CC",
             "Compute capability to build for, such as 8.6; repeatable (trt-rtx).",
-            metavar="CC",
             show_default="the GPU here",
         ),
     ] = None
-    max_batch: Annotated[int, _option("--max-batch", "Most images in one call.")] = 4
-    max_classes: Annotated[int, _option("--max-classes", "Most classes in one call.")] = 10
-    max_shots: Annotated[int, _option("--max-shots", "Most shots of a class.")] = 5
-    workspace: Annotated[int | None, _option("--workspace", "Memory that a build may use.", metavar="MIB")] = None
-    effort: Annotated[int | None, _option("--effort", "Of the optimiser, 0 (fast build) to 5.")] = None
+    max_batch: Annotated[int, _option("--max-batch", None, "Most images in one call.")] = 4
+    max_classes: Annotated[int, _option("--max-classes", None, "Most classes in one call.")] = 10
+    max_shots: Annotated[int, _option("--max-shots", None, "Most shots of a class.")] = 5
+    workspace: Annotated[int | None, _option("--workspace", "MIB", "Memory that a build may use.")] = None
+    effort: Annotated[int | None, _option("--effort", None, "Of the optimiser, 0 (fast build) to 5.")] = None
     hardware: Annotated[
-        str, _option("--hardware", "Also run on: none, ampere-plus, same-compute-capability (trt).")
+        str, _option("--hardware", None, "Also run on: none, ampere-plus, same-compute-capability (trt).")
     ] = "none"
     version_compatible: Annotated[
-        bool, _option("--version-compatible", "Also run in later versions of TensorRT (trt).")
+        bool, _option("--version-compatible", None, "Also run in later versions of TensorRT (trt).")
     ] = False
     engine_cache: Annotated[
         Path | None,
         _option(
             "--engine-cache",
+            "DIR",
             "Folder of engines built before.",
-            metavar="DIR",
             show_default="ntre_deploy/engines in the user's cache",
         ),
     ] = None
-    no_engine_cache: Annotated[bool, _option("--no-engine-cache", "Build every engine anew.")] = False
+    no_engine_cache: Annotated[bool, _option("--no-engine-cache", None, "Build every engine anew.")] = False
 
     def chosen(self) -> "TensorRtOptions":
         """What they ask for.

@@ -47,10 +47,10 @@ def check_lots(engine: Any, other: Any, got: Any, image: Any, supports: StackedS
     On some processors a value falls on the edge between two of fp16 and lands on the other side with another batch,
     which moves an image's logits in the third digit.
     """
-    most = engine._shared.plans["query"].largest("keys", 0)
+    images, classes, keys = (engine._shared.plans["query"].largest(n, 0) for n in ("image", "prototypes", "keys"))
     rows = [
-        np.concatenate([other.query(image[start : start + 2], lot) for lot in lots(supports, 3, most)], axis=1)
-        for start in range(0, len(image), 2)
+        np.concatenate([other.query(image[i : i + images], lot) for lot in lots(supports, classes, keys)], axis=1)
+        for i in range(0, len(image), images)
     ]
     np.testing.assert_allclose(got, np.concatenate(rows), atol=1e-5)
     np.testing.assert_allclose(got, other.query(image, supports), atol=0.02)
