@@ -234,16 +234,21 @@ def test_the_page_goes_on_while_the_worker_works(run: Run) -> None:
         if (working) watch.port2.postMessage(0);
       };
       watch.port2.postMessage(0);
-      const began = performance.now();
-      for (let n = 0; n < 3; n++) await segmenter.segment(large, memory, { scores: true });
+      const pauses = [], whole = [];
+      for (let n = 0; n < 5; n++) {
+        const began = last = performance.now();
+        longest = 0;
+        await segmenter.segment(large, memory, { scores: true });
+        pauses.push(longest);
+        whole.push(performance.now() - began);
+      }
       working = false;
-      return [longest, performance.now() - began];
+      return [pauses, whole];
     """
     )
-    longest, whole = run(code)
-    # the demand is 100 ms on an idle machine; here others take the processor too, and what would fail takes far longer
-    assert longest < 300
-    assert whole > 2 * longest
+    pauses, whole = run(code)
+    # what the page itself does would be there each time; a pause that other processes make is not
+    assert min(pauses) < min(whole) / 3, (pauses, whole)
 
 
 def test_requests_are_answered_in_order_and_a_lost_worker_is_told(run: Run) -> None:
