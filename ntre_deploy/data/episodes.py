@@ -8,9 +8,9 @@ form; version 2 has the N-way episodes of `ntre_deploy.data.ways`.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -49,33 +49,38 @@ class Episode:
     supports: tuple[str, ...]
 
 
+Each = TypeVar("Each")
+
+
 @dataclass(frozen=True)
-class EpisodeSet:
-    """Episodes and what they were drawn from; `fold` is None where no fold was held back."""
+class DrawnSet(Generic[Each]):
+    """Episodes of any kind and what they were drawn from; `fold` is None where no fold was held back."""
 
     dataset: str
     split: str
     fold: int | None
     shots: int
     seed: int
-    episodes: tuple[Episode, ...]
+    episodes: tuple[Each, ...]
 
     def describe(self) -> dict[str, Any]:
         """What identifies the set, as JSON values: for reports and the header of its file."""
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "fold": self.fold,
-            "shots": self.shots,
-            "seed": self.seed,
-            "count": len(self.episodes),
-            "sha256": self.hash,
-        }
+        facts = {f.name: getattr(self, f.name) for f in fields(self)}
+        episodes = facts.pop("episodes")
+        return facts | {"count": len(episodes), "sha256": self.hash}
 
     @property
     def hash(self) -> str:
         """Hexadecimal SHA-256 over the canonical JSON of all fields; equal for equal sets."""
-        return canonical_hash(asdict(self))
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+Drawn = TypeVar("Drawn", bound=DrawnSet[Any])
+
+
+class EpisodeSet(DrawnSet[Episode]):
+    """Episodes of one class each."""
 
 
 def usable_classes(dataset: Dataset, classes: Iterable[int], shots: int) -> list[int]:
@@ -174,22 +179,8 @@ def read_episodes(path: str | Path) -> EpisodeSet:
     """
     path = Path(path)
     header, lines = read_records(path, VERSION)
-    found = EpisodeSet(
-        dataset=header["dataset"],
-        split=header["split"],
-        fold=header["fold"],
-        shots=header["shots"],
-        seed=header["seed"],
-        episodes=tuple(_episode(path, n, line, header["shots"]) for n, line in lines),
-    )
-    check_hash(path, found.hash, header["sha256"])
-    return found
-
-
-def canonical_hash(content: Mapping[str, Any]) -> str:
-    """Hexadecimal SHA-256 over the canonical JSON of `content`."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    episodes = tuple(_episode(path, n, line, header["shots"]) for n, line in lines)
+    return rebuilt(EpisodeSet, path, header, episodes)
 
 
 def write_records(
@@ -240,17 +231,19 @@ def read_records(path: Path, version: int) -> tuple[dict[str, Any], list[tuple[i
     return header, list(enumerate(lines[1:], start=2))
 
 
-def check_hash(path: Path, found: str, wanted: str) -> None:
-    """See that a file's content is what was written.
+def rebuilt(kind: type[Drawn], path: Path, header: Mapping[str, Any], episodes: tuple[Any, ...]) -> Drawn:
+    """The set of that kind which a file holds, by its header and its episodes.
 
     Raises:
-        InputError: the hashes differ.
+        InputError: its hash is not that of the header.
     """
-    if found != wanted:
+    found = kind(**{f.name: header[f.name] for f in fields(kind) if f.name != "episodes"}, episodes=episodes)
+    if found.hash != header["sha256"]:
         raise InputError(
-            f"{path}, line 1: expected the SHA-256 {wanted}, but the content gives {found}; "
+            f"{path}, line 1: expected the SHA-256 {header['sha256']}, but the content gives {found.hash}; "
             "the file was changed after it was written, so draw the episodes again or restore it."
         )
+    return found
 
 
 def _has_ways(line: str) -> bool:

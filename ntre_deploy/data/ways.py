@@ -6,22 +6,21 @@ classes are drawn from those that are left.  Files are those of `ntre_deploy.dat
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ntre_deploy.data.dataset import Dataset
 from ntre_deploy.data.episodes import (
     WAYS_VERSION,
+    DrawnSet,
     Types,
-    canonical_hash,
     check_draw,
-    check_hash,
     draw_images,
     parse_record,
     read_records,
+    rebuilt,
     rounds,
     write_records,
 )
@@ -54,34 +53,10 @@ class WaysEpisode:
 
 
 @dataclass(frozen=True)
-class WaysSet:
-    """Episodes of N classes each, and what they were drawn from; `fold` is None where no fold was held back."""
+class WaysSet(DrawnSet[WaysEpisode]):
+    """Episodes of N classes each."""
 
-    dataset: str
-    split: str
-    fold: int | None
     ways: int
-    shots: int
-    seed: int
-    episodes: tuple[WaysEpisode, ...]
-
-    def describe(self) -> dict[str, Any]:
-        """What identifies the set, as JSON values: for reports and the header of its file."""
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "fold": self.fold,
-            "ways": self.ways,
-            "shots": self.shots,
-            "seed": self.seed,
-            "count": len(self.episodes),
-            "sha256": self.hash,
-        }
-
-    @property
-    def hash(self) -> str:
-        """Hexadecimal SHA-256 over the canonical JSON of all fields; equal for equal sets."""
-        return canonical_hash(asdict(self))
 
 
 def sample_ways(
@@ -125,7 +100,7 @@ def sample_ways(
                 "ask for fewer --ways or --shots."
             )
         episodes.append(WaysEpisode(query, tuple(sorted(found, key=lambda way: way.class_id))))
-    return WaysSet(dataset.name, split, fold, ways, shots, seed, tuple(episodes))
+    return WaysSet(dataset.name, split, fold, shots, seed, tuple(episodes), ways)
 
 
 def check_ways(ways: int, usable: int, name: str) -> None:
@@ -185,17 +160,7 @@ def read_ways(path: str | Path) -> WaysSet:
     ways, shots = header["ways"], header["shots"]
     if not 1 <= ways <= MAX_WAYS:
         raise InputError(f"{path}, line 1: {ways} ways; expected 1 to {MAX_WAYS}.")
-    found = WaysSet(
-        dataset=header["dataset"],
-        split=header["split"],
-        fold=header["fold"],
-        ways=ways,
-        shots=shots,
-        seed=header["seed"],
-        episodes=tuple(_episode(path, n, line, ways, shots) for n, line in lines),
-    )
-    check_hash(path, found.hash, header["sha256"])
-    return found
+    return rebuilt(WaysSet, path, header, tuple(_episode(path, n, line, ways, shots) for n, line in lines))
 
 
 def _episode(path: Path, number: int, line: str, ways: int, shots: int) -> WaysEpisode:

@@ -148,7 +148,7 @@ def test_the_report_has_both_figures_the_confusion_and_what_vanished(tmp_path: P
 def test_no_episodes_and_labels_that_do_not_fit_are_refused() -> None:
     episodes = drawn(count=1)
     with pytest.raises(InputError, match="no episodes"):
-        evaluate_ways(oracle(episodes), DATA, WaysSet("procedural:4", "all", None, 3, 1, 0, ()))
+        evaluate_ways(oracle(episodes), DATA, WaysSet("procedural:4", "all", None, 1, 0, (), 3))
 
     def high(query: Pixels, classes: Sequence[Shots]) -> tuple[Pixels, list[Pixels]]:
         labels, masks = oracle(episodes)(query, classes)
