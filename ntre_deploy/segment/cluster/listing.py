@@ -15,6 +15,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.imagefile import IMAGE_SUFFIXES
 from ntre_deploy.runtime.sources.finding import LIST
 from ntre_deploy.segment.cluster.stores import Opened, full_name, open_place
+from ntre_deploy.segment.cluster.tables import batches, opened_table
 
 _WILD = frozenset("*?[")
 _PARQUET = re.compile(r"(?P<place>.+?\.parquet/?|.+?(?=@))(?:@(?P<column>[^@/]+))?", re.DOTALL)
@@ -131,8 +132,11 @@ def _column(place: str, column: str | None) -> Iterator[str]:
         found = dataset.dataset(opened.path, filesystem=opened.system, format="parquet")
         texts = [one.name for one in found.schema if str(one.type) in ("string", "large_string", "string_view")]
         chosen = _choose(place, texts, column)
-        for batch in found.scanner(columns=[chosen], batch_size=65536).to_batches():
-            yield from (full_name(name) for name in batch.column(0).to_pylist() if name)
+        for path in found.files:
+            with opened.system.open(path, "rb") as file, opened_table(file) as table:
+                # a file that lacks the column has no names
+                for batch in batches(table, [chosen], 65536) if chosen in table.schema_arrow.names else ():
+                    yield from (full_name(name) for name in batch.column(0).to_pylist() if name)
     except ArrowException as error:
         raise InputError(f"{place} cannot be read as Parquet: {' '.join(str(error).split())}.") from error
 

@@ -18,6 +18,7 @@ from typing import Any
 from ntre_deploy.errors import InputError
 from ntre_deploy.files import plain_name
 from ntre_deploy.segment.cluster.stores import Store
+from ntre_deploy.segment.cluster.tables import opened_table
 
 RUN = "run.json"
 RESULTS = "results"
@@ -214,7 +215,7 @@ def read_part(store: Store, plan: Plan, part: int) -> list[str]:
     group, start = divmod(first, _GROUP)
     number, group = divmod(group, _GROUPS)
     try:
-        rows = _photos_file(store.place, number).read_row_group(group, columns=["path"]).column(0)
+        rows = _photos_file(store.place, number).read_row_group(group, columns=["path"], use_threads=False).column(0)
     except (OSError, ValueError, IndexError) as error:
         raise InputError(f"{store.place}/{_photos_name(number)} cannot be read: {error}.") from error
     photos: list[str] = rows.slice(start, plan.count(part)).to_pylist()
@@ -227,6 +228,4 @@ def _photos_name(number: int) -> str:
 
 @lru_cache(maxsize=2)
 def _photos_file(place: str, number: int) -> Any:
-    from pyarrow import parquet
-
-    return parquet.ParquetFile(Store(place).open(_photos_name(number)))
+    return opened_table(Store(place).open(_photos_name(number)))

@@ -2,12 +2,14 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.results.result import Result
-from ntre_deploy.segment.cluster.plan import RESULTS, Plan, mask_name, part_name, photo_id
+from ntre_deploy.segment.cluster.plan import RESULTS, Plan, done_parts, mask_name, part_name, photo_id
 from ntre_deploy.segment.cluster.stores import Store
+from ntre_deploy.segment.cluster.tables import in_order, whole_table
 
 
 class Told(NamedTuple):
@@ -97,23 +99,26 @@ def write_rows(store: Store, part: int, rows: Sequence[dict[str, Any]]) -> None:
 
 def read_rows(store: Store, part: int) -> list[dict[str, Any]]:
     """The rows of a part; none where there is no readable file of it."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException
 
     content = store.read(part_name(part))
     try:
-        rows: list[dict[str, Any]] = [] if content is None else parquet.read_table(io.BytesIO(content)).to_pylist()
+        rows: list[dict[str, Any]] = [] if content is None else whole_table(io.BytesIO(content)).to_pylist()
     except (ArrowException, OSError):
         return []
     return rows
 
 
-def _batches(store: Store, columns: list[str], **more: Any) -> Iterator[Any]:
+def _parts(store: Store, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Each part that is done, and those columns of its rows."""
     from pyarrow import ArrowException
 
+    def read(part: int) -> Any:
+        with store.open(part_name(part)) as file:
+            return whole_table(file, columns)
+
     try:
-        yield from store.dataset(RESULTS).scanner(columns=columns, **more).to_batches()
-    except FileNotFoundError:
-        return
+        yield from in_order(sorted(done_parts(store)), read)
     except (ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{store.place}/{RESULTS} cannot be read: {reason}.") from error
@@ -125,14 +130,8 @@ def failed_parts(store: Store) -> dict[int, int]:
     Raises:
         InputError: the results cannot be read.
     """
-    from pyarrow import compute
-
-    parts: dict[int, int] = {}
-    for batch in _batches(store, ["__filename"], filter=compute.field("error").is_valid()):
-        for name in batch.column(0).to_pylist():
-            part = int(name.rpartition("part-")[2].partition(".")[0])
-            parts[part] = parts.get(part, 0) + 1
-    return parts
+    counts = {part: len(rows) - rows["error"].null_count for part, rows in _parts(store, ["error"])}
+    return {part: failed for part, failed in counts.items() if failed}
 
 
 def tell(store: Store, names: Sequence[str]) -> Told:
@@ -145,11 +144,11 @@ def tell(store: Store, names: Sequence[str]) -> Told:
 
     photos = failed = 0
     found = dict.fromkeys(names, 0)
-    for batch in _batches(store, ["error", "areas"]):
-        photos += batch.num_rows
-        failed += batch.num_rows - batch.column(0).null_count
+    for _, rows in _parts(store, ["error", "areas"]):
+        photos += len(rows)
+        failed += len(rows) - rows["error"].null_count
+        areas = rows["areas"].drop_null()
         for number, name in enumerate(names):
-            areas = batch.filter(compute.is_valid(batch.column(1))).column(1)
             own = compute.list_element(areas, number) if len(areas) else None
             found[name] += 0 if own is None else compute.sum(compute.greater(own, 0)).as_py() or 0
     return Told(photos, failed, found)
@@ -161,12 +160,6 @@ def failures(store: Store, most: int) -> Iterable[tuple[str, str]]:
     Raises:
         InputError: the results cannot be read.
     """
-    from pyarrow import compute
-
-    left = most
-    for batch in _batches(store, ["path", "error"], filter=compute.field("error").is_valid()):
-        for path, error in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if not left:
-                return
-            left -= 1
-            yield path, error
+    rows = (row for _, part in _parts(store, ["path", "error"]) for row in part.to_pylist())
+    told = ((row["path"], row["error"]) for row in rows if row["error"] is not None)
+    yield from islice(told, most)

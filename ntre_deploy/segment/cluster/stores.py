@@ -249,12 +249,6 @@ class Store:
 
             shutil.rmtree(Path(self.place, _SCRATCH), ignore_errors=True)
 
-    def dataset(self, folder: str) -> Any:
-        """The Parquet files of a folder as one `pyarrow.dataset.Dataset`."""
-        from pyarrow import dataset
-
-        return dataset.dataset(self._path(folder), filesystem=self._opened.system, format="parquet")
-
     def open(self, name: str) -> Any:
         """A file to read from anywhere, as Parquet is read."""
         return self._opened.system.open(self._path(name), "rb")

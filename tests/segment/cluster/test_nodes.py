@@ -178,6 +178,7 @@ def test_photos_and_results_of_an_object_store(
     from pyarrow import parquet
 
     from ntre_deploy.segment.cluster.stores import Store
+    from ntre_deploy.segment.cluster.tables import whole_table
 
     store, local = Store(objects), many[:10]
     names = [f"in/{path.name}" for path in local]
@@ -192,7 +193,8 @@ def test_photos_and_results_of_an_object_store(
         assert done.returncode == 0, done.stderr
         assert f"wrote 10 masks to {objects}/out/masks" in done.stdout
         assert f"failed: {objects}/in/none.jpg: does not exist" in done.stderr
-    rows = store.dataset("out/results").to_table().to_pylist()
+    parts = [whole_table(store.open(f"out/results/{name}")) for name in store.names("out/results")]
+    rows = [row for part in parts for row in part.to_pylist()]
     assert sorted(row["path"] for row in rows) == sorted([*(f"{objects}/{n}" for n in names), f"{objects}/in/none.jpg"])
     # here, they are to be what the runtime makes of the same photos
     here = Path(tmp_path, "copy")
