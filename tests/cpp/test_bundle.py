@@ -1,7 +1,6 @@
 """Bundles in C++: what is damaged, forged or not there is refused with one clear line, mostly Python's own."""
 
 import copy
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.bundle import Bundle
 from ntre_deploy.runtime.manifest import parse_manifest
 from ntre_deploy.runtime.onnxfile import check_self_contained
+from tests.forging import change_manifest, list_anew
 
 
 def _outcome(abi: Any, bundle: Path, **options: Any) -> str:
@@ -40,24 +40,6 @@ def _theirs(bundle: Path) -> str:
     except InputError as error:
         return str(error)
     return ""
-
-
-def _change(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def _list_anew(bundle: Path, name: str) -> None:
-    """Let the manifest be right about a file that was changed."""
-    content = (bundle / name).read_bytes()
-
-    def change(manifest: dict[str, Any]) -> None:
-        (entry,) = [entry for entry in manifest["files"] if entry["name"] == name]
-        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-    _change(bundle, change)
 
 
 def test_a_whole_bundle_passes(abi: Any, exported: Path) -> None:
@@ -178,7 +160,7 @@ _DAMAGED: dict[str, Callable[[Path], object]] = {
     "signature is a folder": lambda b: (b / "manifest.sig").mkdir(),
     "signature is a link": lambda b: (b / "manifest.sig").symlink_to(b / "nowhere"),
     "no self-test": lambda b: (
-        _change(b, lambda m: m["files"].remove(next(f for f in m["files"] if f["role"] == "self-test")))
+        change_manifest(b, lambda m: m["files"].remove(next(f for f in m["files"] if f["role"] == "self-test")))
         or (b / "selftest.safetensors").unlink()
     ),
 }
@@ -196,7 +178,7 @@ def test_external_data_and_what_is_no_onnx_are_refused(abi: Any, bundle: Path) -
     model = onnx.load_model(bundle / "query.onnx")
     onnx.save_model(model, bundle / "query.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     (bundle / "weights").unlink()
-    _list_anew(bundle, "query.onnx")
+    list_anew(bundle, "query.onnx")
     assert _outcome(abi, bundle) == _theirs(bundle)
     assert "external data files, which are refused" in _outcome(abi, bundle)
     # in a sub-graph of an attribute of a node, where a parser that looks at initialisers alone sees nothing
@@ -205,7 +187,7 @@ def test_external_data_and_what_is_no_onnx_are_refused(abi: Any, bundle: Path) -
     for field in (5, 5, 1, 7):  # attribute.t, node.attribute, graph.node, model.graph
         hidden = bytes([field << 3 | 2, len(hidden)]) + hidden
     (bundle / "query.onnx").write_bytes(hidden)
-    _list_anew(bundle, "query.onnx")
+    list_anew(bundle, "query.onnx")
     assert "external data files" in _outcome(abi, bundle)
     nested = b""
     for _ in range(70):
@@ -214,7 +196,7 @@ def test_external_data_and_what_is_no_onnx_are_refused(abi: Any, bundle: Path) -
     nested = b"\x3a" + _varint(len(nested)) + nested
     for content in (b"\x0a\xff\xff\xff\xff\x7f", b"\xff" * 20, b"\x0f", b"\x3a\x05\x0a", nested):
         (bundle / "query.onnx").write_bytes(content)
-        _list_anew(bundle, "query.onnx")
+        list_anew(bundle, "query.onnx")
         assert "is not a readable ONNX file" in _outcome(abi, bundle)
         assert "is not a readable ONNX file" in _theirs(bundle)
 
@@ -230,7 +212,7 @@ def _varint(value: int) -> bytes:
 def test_a_self_test_that_is_damaged_is_told(abi: Any, bundle: Path) -> None:
     for content in (b"\x02" + bytes(7) + b"{}", b"", b"x" * 100):
         (bundle / "selftest.safetensors").write_bytes(content or b"\0")
-        _list_anew(bundle, "selftest.safetensors")
+        list_anew(bundle, "selftest.safetensors")
         found = _outcome(abi, bundle)
         assert found.startswith(f"The self-test of {bundle} is damaged: ")
         assert found.endswith("; export the bundle again.")
@@ -264,5 +246,5 @@ def test_signatures_are_demanded_and_checked_as_in_python(abi: Any, bundle: Path
     subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(rsa)], check=True)
     subprocess.run(["openssl", "pkey", "-in", str(rsa), "-pubout", "-out", str(tmp_path / "rsa.pub.pem")], check=True)
     assert "Ed25519 is expected" in _outcome(abi, bundle, trusted=[tmp_path / "rsa.pub.pem"])
-    _change(bundle, lambda m: m.update(name="another"))
+    change_manifest(bundle, lambda m: m.update(name="another"))
     assert "is not of its manifest" in both([public["mine"]])

@@ -11,36 +11,23 @@ import pytest
 from ntre_deploy.errors import InputError, NtreWarning
 from ntre_deploy.runtime.calibration import Calibration
 from ntre_deploy.runtime.support import SupportMemory
+from tests.forging import assert_same_memory, drawn_memory
 
 # a name that has to be escaped, twice, and one that tries to look like the digest's place
 _NAMES = ["fork", 'Gäbel "7" \\ 日本', '\\"sha256\\":\\"' + "0" * 64, '"sha256":"' + "0" * 64]
 
 
-def _memory(name: str = "fork", calibration: Calibration | None = None, shots: int = 2) -> SupportMemory:
-    rng = np.random.default_rng(0)
-    keys = tuple(rng.normal(size=(4, 3 + n)).astype(np.float32) for n in range(shots))
-    scores = tuple(0.1 * n for n in range(shots)) if shots > 1 else None
-    return SupportMemory(name, rng.normal(size=5).astype(np.float32), keys, "0123456789abcdef", calibration, scores)
-
-
-def _same(a: Any, b: Any) -> None:
-    facts = [(m.name, m.model, m.calibration, m.shot_scores, m.shots) for m in (a, b)]
-    assert facts[0] == facts[1]
-    for mine, theirs in zip((a.prototype, *a.keys), (b.prototype, *b.keys), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
 @pytest.mark.parametrize("name", _NAMES)
 @pytest.mark.parametrize("calibration", [None, Calibration(0.1, 1.0), Calibration(1e-30, 1 / 3)])
 def test_a_memory_goes_to_cpp_and_back(abi: Any, tmp_path: Path, name: str, calibration: Calibration | None) -> None:
-    memory = _memory(name, calibration)
+    memory = drawn_memory(name, calibration)
     memory.save(tmp_path / "python.safetensors")
     read = abi.memory(tmp_path / "python.safetensors")
-    _same(read, memory)
+    assert_same_memory(read, memory)
     read.save(tmp_path / "cpp.safetensors")
-    _same(SupportMemory.load(tmp_path / "cpp.safetensors"), memory)
+    assert_same_memory(SupportMemory.load(tmp_path / "cpp.safetensors"), memory)
     assert read.to_bytes() == (tmp_path / "cpp.safetensors").read_bytes()
-    _same(abi.memory_of(read.to_bytes()), memory)
+    assert_same_memory(abi.memory_of(read.to_bytes()), memory)
     assert read.uncalibrated().calibration is None
     assert read.uncalibrated().shot_scores == memory.shot_scores
 
@@ -51,7 +38,7 @@ def test_one_shot_without_keys_or_scores_goes_there_and_back(abi: Any, tmp_path:
     read = abi.memory(tmp_path / "in")
     assert read.shot_scores == (-1.0,)
     read.save(tmp_path / "folder" / "out")
-    _same(SupportMemory.load(tmp_path / "folder" / "out"), memory)
+    assert_same_memory(SupportMemory.load(tmp_path / "folder" / "out"), memory)
 
 
 def test_older_versions_are_read_with_pythons_warning(abi: Any, tmp_path: Path) -> None:
@@ -160,7 +147,7 @@ def test_hostile_files_are_refused_and_say_why(abi: Any, tmp_path: Path) -> None
 
 
 def test_files_that_cannot_be_read_or_written_are_told(abi: Any, tmp_path: Path) -> None:
-    _memory().save(tmp_path / "saved")
+    drawn_memory().save(tmp_path / "saved")
     for path, words in ((tmp_path / "none", "does not exist or is not a file"), (tmp_path, "is not a file")):
         with pytest.raises(Exception, match=words):
             abi.memory(path)
@@ -173,7 +160,7 @@ def test_files_that_cannot_be_read_or_written_are_told(abi: Any, tmp_path: Path)
 
 
 def _saved(folder: Path) -> bytes:
-    _memory().save(folder / "saved.safetensors")
+    drawn_memory().save(folder / "saved.safetensors")
     return (folder / "saved.safetensors").read_bytes()
 
 

@@ -1,7 +1,6 @@
 """Bundles over HTTP: what is damaged, forged or not there is refused with one clear line, before an engine sees it."""
 
 import copy
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import onnx
 import pytest
 
 from ntre_deploy.conformance.hostile_bundles import BAD_NAMES, FORGED
+from tests.forging import change_manifest, list_anew
 
 Node = Callable[..., Any]
 Open = Callable[[], list[str]]
@@ -35,24 +35,6 @@ def opened(node: Node, pages: ModuleType, bundle: Path) -> Iterator[Open]:
     """What comes of opening the (damaged) bundle from a server: an error's name and message."""
     with pages.serve({"bundles": bundle.parent}) as site:
         yield lambda: node(_OPEN, f"{site.address}/bundles/{bundle.name}")
-
-
-def _change(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def _list_anew(bundle: Path, name: str) -> None:
-    """Let the manifest be right about a file that was changed."""
-    content = (bundle / name).read_bytes()
-
-    def change(manifest: dict[str, Any]) -> None:
-        (entry,) = [entry for entry in manifest["files"] if entry["name"] == name]
-        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-    _change(bundle, change)
 
 
 def test_a_whole_bundle_opens(opened: Open) -> None:
@@ -113,21 +95,21 @@ def test_external_data_and_what_is_no_onnx_are_refused(opened: Open, bundle: Pat
     model = onnx.load_model(bundle / "query.onnx")
     onnx.save_model(model, bundle / "query.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     (bundle / "weights").unlink()
-    _list_anew(bundle, "query.onnx")
+    list_anew(bundle, "query.onnx")
     kind, message = opened()
     assert kind == "InputError"
     assert "external data files, which are refused" in message
     for content in (b"\x0a\xff\xff\xff\xff\x7f", b"\xff" * 20, b"\x0f", b"\x3a\x05\x0a"):
         (bundle / "query.onnx").write_bytes(content)
-        _list_anew(bundle, "query.onnx")
+        list_anew(bundle, "query.onnx")
         assert "is not a readable ONNX file" in opened()[1]
 
 
 def test_a_self_test_that_is_damaged_or_not_there_is_told(opened: Open, bundle: Path) -> None:
     (bundle / "selftest.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
-    _list_anew(bundle, "selftest.safetensors")
+    list_anew(bundle, "selftest.safetensors")
     assert "is damaged" in opened()[1]
-    _change(bundle, lambda m: m["files"].remove(next(f for f in m["files"] if f["role"] == "self-test")))
+    change_manifest(bundle, lambda m: m["files"].remove(next(f for f in m["files"] if f["role"] == "self-test")))
     assert "has no self-test" in opened()[1]
 
 

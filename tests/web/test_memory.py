@@ -11,6 +11,7 @@ from ntre_deploy.conformance.hostile_memories import hostile_memories, rewritten
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.calibration import Calibration
 from ntre_deploy.runtime.support import SupportMemory
+from tests.forging import assert_same_memory, drawn_memory
 
 Node = Callable[..., Any]
 
@@ -18,26 +19,12 @@ Node = Callable[..., Any]
 _NAMES = ["fork", 'Gäbel "7" \\ 日本', '\\"sha256\\":\\"' + "0" * 64]
 
 
-def _memory(name: str = "fork", calibration: Calibration | None = None, shots: int = 2) -> SupportMemory:
-    rng = np.random.default_rng(0)
-    keys = tuple(rng.normal(size=(4, 3 + n)).astype(np.float32) for n in range(shots))
-    scores = tuple(0.25 * n for n in range(shots)) if shots > 1 else None
-    return SupportMemory(name, rng.normal(size=5).astype(np.float32), keys, "0123456789abcdef", calibration, scores)
-
-
-def _same(a: SupportMemory, b: SupportMemory) -> None:
-    facts = [(m.name, m.model, m.calibration, m.shot_scores, m.shots) for m in (a, b)]
-    assert facts[0] == facts[1]
-    for mine, theirs in zip((a.prototype, *a.keys), (b.prototype, *b.keys), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
 @pytest.mark.parametrize("name", _NAMES)
 @pytest.mark.parametrize("calibration", [None, Calibration(0.1, 1.0)])
 def test_a_memory_goes_to_javascript_and_back(
     node: Node, tmp_path: Path, name: str, calibration: Calibration | None
 ) -> None:
-    memory = _memory(name, calibration)
+    memory = drawn_memory(name, calibration)
     memory.save(tmp_path / "python.safetensors")
     code = """
       const { SupportMemory } = await load("memory");
@@ -50,14 +37,14 @@ def test_a_memory_goes_to_javascript_and_back(
     assert found["name"] == name
     assert (found["model"], found["shots"], found["shotScores"]) == (memory.model, 2, [0, 0.25])
     assert found["calibration"] == (None if calibration is None else calibration._asdict())
-    _same(SupportMemory.load(tmp_path / "javascript.safetensors"), memory)
+    assert_same_memory(SupportMemory.load(tmp_path / "javascript.safetensors"), memory)
 
 
 def test_one_shot_without_keys_or_scores_goes_there_and_back(node: Node, tmp_path: Path) -> None:
     memory = SupportMemory("x", np.ones(3, np.float32), (np.empty((4, 0), np.float32),), "m")
     memory.save(tmp_path / "in")
     node('write("out", await (await (await load("memory")).SupportMemory.fromBytes(read("in"))).toBytes());')
-    _same(SupportMemory.load(tmp_path / "out"), memory)
+    assert_same_memory(SupportMemory.load(tmp_path / "out"), memory)
 
 
 def test_older_versions_are_read_with_a_warning(node: Node, tmp_path: Path) -> None:
@@ -101,7 +88,7 @@ def test_a_flipped_bit_anywhere_is_an_error_on_both_sides(node: Node, tmp_path: 
 @pytest.mark.filterwarnings("ignore:.*without a digest")
 def test_hostile_files_are_refused_and_say_why(node: Node, tmp_path: Path) -> None:
     file = _saved(tmp_path)
-    hostile = hostile_memories(file, _memory())
+    hostile = hostile_memories(file, drawn_memory())
     for number, (content, _) in enumerate(hostile.values()):
         (tmp_path / f"{number}.bad").write_bytes(content)
     code = """
@@ -123,5 +110,5 @@ def test_hostile_files_are_refused_and_say_why(node: Node, tmp_path: Path) -> No
 
 
 def _saved(folder: Path) -> bytes:
-    _memory().save(folder / "saved.safetensors")
+    drawn_memory().save(folder / "saved.safetensors")
     return (folder / "saved.safetensors").read_bytes()
