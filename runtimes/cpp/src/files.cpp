@@ -47,7 +47,7 @@ struct File {
   }
 };
 
-std::FILE* open(const fs::path& path, bool write) {
+std::FILE* open_file(const fs::path& path, bool write) {
 #ifdef _WIN32
   return _wfopen(path.c_str(), write ? L"wbx" : L"rb");
 #else
@@ -89,7 +89,7 @@ std::string read_file(const fs::path& path, const std::string& what, std::uint64
   if (size > most)
     throw input_error(what + " " + short_text(path) + " has " + std::to_string(size) + " bytes, and " +
                       std::to_string(most) + " at most are expected.");
-  const File file(open(path, false));
+  const File file(open_file(path, false));
   if (file.handle == nullptr) throw cannot_read(path, what, errno);
   std::string content(size, '\0');
   // it may have changed since: what is read is checked, whatever its length
@@ -105,7 +105,7 @@ void write_file(const fs::path& path, std::string_view content) {
   if (path.has_parent_path()) fs::create_directories(path.parent_path(), failed);
   fs::path temporary = path;
   temporary.replace_filename("." + path.filename().string() + ".partial-" + std::to_string(std::random_device()()));
-  File file(open(temporary, true));
+  File file(open_file(temporary, true));
   if (file.handle == nullptr) throw cannot_write(path, errno);
   const bool written = std::fwrite(content.data(), 1, content.size(), file.handle) == content.size();
   if (!written || !to_disk(file.handle) || !file.close()) {

@@ -12,7 +12,7 @@ namespace ntre {
 
 namespace {
 
-constexpr char kFormat[] = "ntre-bundle";
+constexpr char kBundleFormat[] = "ntre-bundle";
 // 1 had keys of one length for all shots in the query graph's input
 constexpr int kSchema = 2;
 constexpr double kMaxNumber = 1e6;
@@ -201,7 +201,7 @@ Manifest parse_manifest(const std::string& where, std::string_view bytes) {
     throw input_error(where + " is not readable JSON (" + error.what() + "); export the bundle again.");
   }
   const auto format = content.is_object() ? content.find("format") : content.end();
-  if (!content.is_object() || format == content.end() || *format != kFormat)
+  if (!content.is_object() || format == content.end() || *format != kBundleFormat)
     throw input_error(where + " is not the manifest of an ntre bundle.");
   const auto found = content.find("schema");
   const Json schema = found == content.end() ? Json() : *found;

@@ -13,7 +13,7 @@ namespace ntre {
 
 namespace {
 
-constexpr char kFormat[] = "ntre-support";
+constexpr char kMemoryFormat[] = "ntre-support";
 // 1 had neither calibration nor shot scores, 2 no digest; both are still read
 constexpr int kVersion = 3;
 constexpr char kKey[] = "ntre";
@@ -35,7 +35,7 @@ Json content_of(const std::map<std::string, std::string>& metadata, const std::s
 
 int version_of(const Json& content) {
   const auto format = content.find("format"), version = content.find("version");
-  if (format == content.end() || *format != kFormat || version == content.end()) return 0;
+  if (format == content.end() || *format != kMemoryFormat || version == content.end()) return 0;
   for (int known = 1; known <= kVersion; ++known)
     if (version->is_number() && *version == known) return known;
   return 0;
@@ -109,7 +109,7 @@ std::string SupportMemory::to_bytes() const {
   for (std::size_t k = 0; k < keys.size(); ++k)
     tensors.push_back({"keys." + std::to_string(k), {keys[k].depth, keys[k].count}, keys[k].data.data()});
   tensors.push_back({"prototype", {prototype.size()}, prototype.data()});
-  Json content = {{"format", kFormat}, {"version", kVersion},          {"name", name},
+  Json content = {{"format", kMemoryFormat}, {"version", kVersion},          {"name", name},
                   {"model", model},    {"shot_scores", Json(nullptr)}, {"sha256", std::string(kDigits, '0')}};
   if (shot_scores) content["shot_scores"] = *shot_scores;
   if (calibration) {

@@ -11,7 +11,7 @@ namespace {
 enum class Kind { other, model, training, function, graph, node, attribute, sparse, tensor };
 
 constexpr std::uint64_t kExternalData = 13, kDataLocation = 14;
-constexpr int kMaxDepth = 64;
+constexpr int kMaxNesting = 64;
 
 struct Unreadable {
   const char* why;
@@ -104,7 +104,7 @@ class Fields {
 };
 
 bool external(std::string_view data, Kind kind, int depth) {
-  if (depth > kMaxDepth) throw Unreadable{"nested too deep"};
+  if (depth > kMaxNesting) throw Unreadable{"nested too deep"};
   Fields fields(data);
   while (fields.next()) {
     if (kind == Kind::tensor) {

@@ -70,7 +70,7 @@ Pipeline Pipeline::load(const fs::path& folder, const LoadOptions& options) {
 
 Pipeline Pipeline::clone() const { return Pipeline(engine_->clone(), spec_, model_, reason_); }
 
-Pipeline::EncodedShot Pipeline::encode_shot(const Shot& shot, const std::string& what, bool allow_unseen) {
+Pipeline::EncodedShot Pipeline::encode_shot(const SupportShot& shot, const std::string& what, bool allow_unseen) {
   try {
     check_pixels(shot.image.data, shot.image.width, shot.image.height, shot.image.stride, 3, "the image");
     check_pixels(shot.mask.data, shot.mask.width, shot.mask.height, shot.mask.stride, 1, "the mask");
@@ -242,7 +242,7 @@ void Pipeline::run_self_test(const Bundle& bundle) {
     return ImageView{data, plane.width, plane.height, std::ptrdiff_t{plane.width} * channels};
   };
   const ImageView mask = view(test.support_mask, 1), image = view(test.image, 3);
-  const Shot shot{view(test.support_image, 3), {mask.data, mask.width, mask.height, mask.stride}};
+  const SupportShot shot{view(test.support_image, 3), {mask.data, mask.width, mask.height, mask.stride}};
   const Memories memories = encode({{"self-test", {shot}}}, {});
   const bool fits = test.labels.width == image.width && test.labels.height == image.height &&
                     test.logits_shape == std::vector<std::uint64_t>{2, model_.feature_height, model_.feature_width};

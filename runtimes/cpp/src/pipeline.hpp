@@ -13,14 +13,14 @@
 
 namespace ntre {
 
-struct Shot {
+struct SupportShot {
   ImageView image;
   MaskView mask;
 };
 
 struct Class {
   std::string name;
-  std::vector<Shot> shots;
+  std::vector<SupportShot> shots;
 };
 
 struct EncodeOptions {
@@ -73,7 +73,7 @@ class Pipeline {
 
   Pipeline(std::unique_ptr<Engine> engine, InputSpec spec, ModelEntry model, std::string reason);
 
-  EncodedShot encode_shot(const Shot& shot, const std::string& what, bool allow_unseen);
+  EncodedShot encode_shot(const SupportShot& shot, const std::string& what, bool allow_unseen);
   std::shared_ptr<SupportMemory> join(const std::string& name, const std::vector<const EncodedShot*>& shots) const;
   std::vector<float> query(const std::vector<float>& pixels, const StackedSupports& supports);
   const StackedSupports& stacked(const Memories& memories);

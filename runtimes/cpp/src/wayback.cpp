@@ -20,7 +20,7 @@ Tap tap_at(double position, int n_in) {
 }
 
 // The features of one pixel, at most two for each of two pixels of the input.
-struct Mean {
+struct Blend {
   std::array<int, 4> feature;
   std::array<float, 4> share;
   int first, last;  // of the features with a share
@@ -35,14 +35,14 @@ WayBack way_back(int length, int inner, int size, int features) {
   const auto to_features = [&](int pixel) {
     return tap_at(pixel == size - 1 && size > 1 ? features - 1 : pixel * step, features);
   };
-  std::vector<Mean> means(count);
+  std::vector<Blend> means(count);
   const double scale = static_cast<double>(inner) / length;
   int taps = 1;
   for (std::size_t i = 0; i < count; ++i) {
     const double position = std::clamp((static_cast<double>(i) + 0.5) * scale - 0.5, 0.0, inner - 1.0);
     const Tap outer = tap_at(position, inner), low = to_features(outer.low), high = to_features(outer.high);
     const float near = 1 - outer.share, far = outer.share;
-    Mean& mean = means[i];
+    Blend& mean = means[i];
     mean.feature = {low.low, low.high, high.low, high.high};
     mean.share = {near * (1 - low.share), near * low.share, far * (1 - high.share), far * high.share};
     mean.first = features - 1;
@@ -56,7 +56,7 @@ WayBack way_back(int length, int inner, int size, int features) {
   }
   WayBack found{length, {}, std::vector<float>(static_cast<std::size_t>(taps) * count)};
   for (int i = 0; i < length; ++i) {
-    const Mean& mean = means[static_cast<std::size_t>(i)];
+    const Blend& mean = means[static_cast<std::size_t>(i)];
     for (std::size_t k = 0; k < 4; ++k) {
       if (mean.share[k] == 0) continue;
       const auto tap = static_cast<std::size_t>(mean.feature[k] - mean.first);

@@ -14,7 +14,7 @@ namespace ntre {
 
 namespace {
 
-constexpr char kName[] = "double";
+constexpr char kDouble[] = "double";
 // a cosine above it is the class
 constexpr float kAlike = 0.98F;
 // numbers of a key that are not zero: an emulated processor takes its time
@@ -26,7 +26,7 @@ struct Sizes {
 
 class Double final : public Engine {
  public:
-  Double(const std::string& its_precision, Sizes sizes) : Engine(kName, its_precision), sizes_(sizes) {}
+  Double(const std::string& its_precision, Sizes sizes) : Engine(kDouble, its_precision), sizes_(sizes) {}
 
   Encoded support(const std::vector<float>& image, const std::vector<float>& mask) override {
     const std::size_t places = sizes_.height * sizes_.width;
@@ -100,7 +100,7 @@ class Double final : public Engine {
   Sizes sizes_;
 };
 
-std::unique_ptr<Engine> open(const Bundle& bundle, const std::string& precision, const EngineOptions&) {
+std::unique_ptr<Engine> open_double(const Bundle& bundle, const std::string& precision, const EngineOptions&) {
   for (const char* role : {"support", "query"}) {
     const FileEntry* entry = bundle.entry(role, "onnx", precision);
     if (entry == nullptr) throw engine_error("the bundle has no graphs in " + precision + ".");
@@ -116,6 +116,6 @@ std::string nothing(const std::string&) { return ""; }
 
 }  // namespace
 
-EngineKind double_kind() { return {kName, "onnx", {"fp32", "fp16"}, nothing, nothing, open}; }
+EngineKind double_kind() { return {kDouble, "onnx", {"fp32", "fp16"}, nothing, nothing, open_double}; }
 
 }  // namespace ntre
