@@ -115,7 +115,13 @@ def _parts(store: Store, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
 
     def read(part: int) -> Any:
         with store.open(part_name(part)) as file:
-            return whole_table(file, columns)
+            rows = whole_table(file, columns)
+        if missing := [name for name in columns if name not in rows.column_names]:
+            raise InputError(
+                f"{store.place}/{part_name(part)} has no column '{missing[0]}', so it is no result of `ntre segment`; "
+                "move it away, and the same command makes that part again."
+            )
+        return rows
 
     try:
         yield from in_order(sorted(done_parts(store)), read)

@@ -1,5 +1,6 @@
 """Parquet that Python reads for Arrow: nothing of it is left to a thread that outlives the answer."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ntre_deploy.errors import InputError
+from ntre_deploy.segment.cluster.plan import part_name
+from ntre_deploy.segment.cluster.rows import failed_parts, tell
 from ntre_deploy.segment.cluster.stores import Store
 from ntre_deploy.segment.cluster.tables import batches, in_order, opened_table, whole_table
 
@@ -88,6 +92,19 @@ def test_a_process_ends_as_soon_as_it_has_what_it_wants() -> None:
         command = [sys.executable, "-P", "-c", _TOLD]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_part_that_is_something_else_is_named(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    store, file = Store(str(tmp_path)), io.BytesIO()
+    parquet.write_table(pa.table({"path": ["a"], "error": [None]}), file)
+    store.write(part_name(7), file.getvalue())
+    with pytest.raises(InputError, match=r"results/part-00000007\.parquet has no column 'areas'.*move it away"):
+        tell(store, ["thing"])
+    store.write(part_name(7), b"PAR1 and no more")
+    with pytest.raises(InputError, match="results cannot be read: "):
+        failed_parts(store)
 
 
 def test_a_store_opens_what_it_has_written(tmp_path: Path) -> None:
