@@ -33,12 +33,13 @@ def list_anew(bundle: Path, name: str) -> None:
     change_manifest(bundle, change)
 
 
-def drawn_memory(name: str = "fork", calibration: Calibration | None = None, shots: int = 2) -> SupportMemory:
-    """A memory of random numbers, whose shots have 3, 4 ... keys."""
+def drawn_memory(
+    name: str = "fork", calibration: Calibration | None = None, shots: int = 2, step: float = 0.25
+) -> SupportMemory:
+    """A memory of random numbers, whose shots have 3, 4 ... keys and scores that are `step` apart."""
     rng = np.random.default_rng(0)
     keys = tuple(rng.normal(size=(4, 3 + n)).astype(np.float32) for n in range(shots))
-    # JavaScript and C++ write a number as short as it goes, Python as it is
-    scores = tuple(0.25 * n for n in range(shots)) if shots > 1 else None
+    scores = tuple(step * n for n in range(shots)) if shots > 1 else None
     return SupportMemory(name, rng.normal(size=5).astype(np.float32), keys, "0123456789abcdef", calibration, scores)
 
 

@@ -1,6 +1,5 @@
 """`ntre bench` as a user and a deployment pipeline run it."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from ntre_deploy.bench.report import schema_text
+from tests.forging import list_anew
 
 jsonschema = pytest.importorskip("jsonschema", reason="the schema is checked with jsonschema (extra [dev])")
 
@@ -175,11 +175,7 @@ def test_an_export_of_other_weights_fails_the_gates_of_parity(
         if len(weights.dims) == 4:
             weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
     onnx.save(graph, str(bundle / "query.onnx"))
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    content = (bundle / "query.onnx").read_bytes()
-    (entry,) = [entry for entry in manifest["files"] if entry["name"] == "query.onnx"]
-    entry.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    list_anew(bundle, "query.onnx")
     chosen = ("--checkpoint", tiny.checkpoint, "--episodes", benched.folder / "set.jsonl", *QUICK)
     done = call("bench", bundle, *chosen, "--min-pixel-agreement", "99.9")
     assert done.returncode == 1
@@ -323,11 +319,7 @@ def test_a_broken_engine_is_found_on_the_device(
     last = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * 3, last.name))
     onnx.save(graph, str(path))
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    for entry in manifest["files"]:
-        content = (bundle / entry["name"]).read_bytes()
-        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    list_anew(bundle, path.name)
     arguments = ("bench", "broken.ntre", *QUICK, "--min-pixel-agreement", "99.9")
     done = ntre(*arguments, cwd=here, blocked=without("torch"))
     assert done.returncode == 1

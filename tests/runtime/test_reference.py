@@ -1,7 +1,6 @@
 """The reference set's file: what comes back is what went in, and what is hostile is refused."""
 
 import contextlib
-import hashlib
 import io
 import json
 import struct
@@ -19,8 +18,8 @@ from safetensors.numpy import load, save
 
 from ntre_deploy.errors import InputError
 from ntre_deploy.runtime.bundle import REFERENCE, Bundle
-from ntre_deploy.runtime.manifest import MANIFEST
 from ntre_deploy.runtime.reference import ReferenceSet, StoredEpisode, pack_reference, picture_id, unpack_reference
+from tests.forging import list_anew
 
 RNG = np.random.default_rng
 
@@ -175,10 +174,7 @@ def test_metadata_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
 def put(bundle: Path, content: bytes) -> None:
     """Exchange the reference set of a bundle, and make the manifest agree."""
     (bundle / REFERENCE).write_bytes(content)
-    manifest = json.loads((bundle / MANIFEST).read_text())
-    (entry,) = [e for e in manifest["files"] if e["name"] == REFERENCE]
-    entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    list_anew(bundle, REFERENCE)
 
 
 def test_a_set_of_another_model_and_a_damaged_one_are_told_with_the_bundle(bundle: Path) -> None:

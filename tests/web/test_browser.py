@@ -1,7 +1,5 @@
 """The web runtime in Chromium: its worker, its engines, what it refuses and what it asks for."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+
+from tests.forging import list_anew
 
 Run = Callable[..., Any]
 
@@ -248,7 +248,7 @@ def test_the_page_goes_on_while_the_worker_works(run: Run) -> None:
     )
     pauses, whole = run(code)
     # what the page itself does would be there each time; a pause that other processes make is not
-    assert min(pauses) < min(whole) / 3, (pauses, whole)
+    assert min(pauses) < min(300, min(whole) / 3), (pauses, whole)
 
 
 def test_requests_are_answered_in_order_and_a_lost_worker_is_told(run: Run) -> None:
@@ -276,11 +276,7 @@ def test_a_bundle_that_fails_is_refused_on_the_way_in(run: Run, bundle: Path, tm
     turned = Path(shutil.copytree(bundle, tmp_path / "turned.ntre"))
     tensors = load_file(turned / "selftest.safetensors")
     save_file(tensors | {"labels": 1 - tensors["labels"]}, turned / "selftest.safetensors")
-    content = (turned / "selftest.safetensors").read_bytes()
-    manifest = json.loads((turned / "manifest.json").read_text())
-    (entry,) = [e for e in manifest["files"] if e["role"] == "self-test"]
-    entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (turned / "manifest.json").write_text(json.dumps(manifest))
+    list_anew(turned, "selftest.safetensors")
     damaged = bytearray((bundle / "query.onnx").read_bytes())
     damaged[100] ^= 4
     (bundle / "query.onnx").write_bytes(damaged)

@@ -7,6 +7,7 @@ file for it, as fsspec does, such a thread needs the interpreter, and a process 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 Name = TypeVar("Name")
@@ -31,7 +32,8 @@ def opened_table(file: Any) -> Any:
 
 def batches(table: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
     """The `pyarrow.RecordBatch`es of an `opened_table`, of at most so many rows."""
-    yield from table.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
+    found: Iterator[Any] = table.iter_batches(batch_size=rows, columns=list(columns), use_threads=False)
+    return found
 
 
 def whole_table(file: Any, columns: Sequence[str] | None = None) -> Any:
@@ -53,12 +55,12 @@ def in_order(names: Iterable[Name], read: Callable[[Name], Any]) -> Iterator[tup
     with ThreadPoolExecutor(_AHEAD, "parquet") as pool:
         waiting: deque[tuple[Name, Future[Any]]] = deque()
         try:
-            for name in names:
-                waiting.append((name, pool.submit(read, name)))
-                if len(waiting) > _AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
+            left = iter(names)
+            while True:
+                for name in islice(left, _AHEAD + 1 - len(waiting)):
+                    waiting.append((name, pool.submit(read, name)))
+                if not waiting:
+                    return
                 first, future = waiting.popleft()
                 yield first, future.result()
         finally:

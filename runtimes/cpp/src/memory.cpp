@@ -110,7 +110,7 @@ std::string SupportMemory::to_bytes() const {
     tensors.push_back({"keys." + std::to_string(k), {keys[k].depth, keys[k].count}, keys[k].data.data()});
   tensors.push_back({"prototype", {prototype.size()}, prototype.data()});
   Json content = {{"format", kMemoryFormat}, {"version", kVersion},          {"name", name},
-                  {"model", model},    {"shot_scores", Json(nullptr)}, {"sha256", std::string(kDigits, '0')}};
+                  {"model", model},          {"shot_scores", Json(nullptr)}, {"sha256", std::string(kDigits, '0')}};
   if (shot_scores) content["shot_scores"] = *shot_scores;
   if (calibration) {
     content["offset"] = calibration->offset;
